@@ -1,0 +1,1 @@
+"""curate: web-scale dataset curation for vision-language models."""

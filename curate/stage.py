@@ -1,0 +1,189 @@
+"""The stage contract: what a unit of row-wise work declares, and the narrow waist through which all of it runs.
+
+A **stage** is a frozen settings object: `version`, the columns it `needs`, the columns it `adds`, and `open()`, which
+builds heavy things once on the worker and yields a function *iterator of batches → iterator of added columns*. A stage
+only adds: row count and order never change. A row that cannot be served gets a reason; an exception is a bug.
+
+A **phase** is the worker's whole job between two commits: it reads one part, applies stages, writes the part's files
+and reports them. Engines see phases and part numbers, nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import pyarrow as pa
+
+from curate.errors import SchemaError
+from curate.schema import nearest
+
+Compute = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+"""Takes batches, yields for each input batch one batch that holds just the added columns, same length, same order."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker of a stage occupies."""
+
+    cpus: float = 1
+    gpus: float = 0
+    memory_bytes: int = 512 << 20
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """Row-wise work; see the module's text."""
+
+    @property
+    def version(self) -> int:
+        """Raised by hand when the same settings would give other values."""
+
+    @property
+    def needs(self) -> pa.Schema:
+        """Columns that must be there, with their types."""
+
+    @property
+    def adds(self) -> pa.Schema:
+        """Columns that the stage returns."""
+
+    def identity(self) -> str:
+        """Fingerprint of class, version, settings and weights; see `identity_of`."""
+
+    def open(self) -> AbstractContextManager[Compute]:
+        """Builds models and clients once on the worker."""
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """One part's work order; small and picklable, so that engines move names and not images."""
+
+    pool: str
+    part: int
+    inputs: Mapping[str, str]  # table name -> absolute path of the part's Parquet file
+    basis: str
+    previous: str | None = None  # this phase's committed file of the same part, when it is to be brought up to date
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """A published table file of one part."""
+
+    table: str
+    part: int
+    path: str  # relative to the table's folder
+    size_bytes: int
+    rows: int
+    basis: str
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """What a worker hands back: the files to commit and what to tell the person who waits."""
+
+    part: int
+    files: tuple[PartFile, ...]
+    reasons: Mapping[str, int] = field(default_factory=dict)  # reason, or "ok", -> rows
+    counters: Mapping[str, float] = field(default_factory=dict)  # requests, bytes, model_calls, cpu_seconds, ...
+
+
+class Phase(Protocol):
+    """One kind of part work: `inputs` tables in, one part of `table` out (and side files)."""
+
+    @property
+    def name(self) -> str:
+        """For example fetch."""
+
+    @property
+    def table(self) -> str:
+        """Table that the phase writes."""
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """Tables it reads; a part is stale when its file in one of them is another than last time."""
+
+    @property
+    def resources(self) -> Resources:
+        """Of one worker."""
+
+    def identity(self) -> str:
+        """Changes whenever equal inputs would give other values."""
+
+    def open(self) -> AbstractContextManager[Callable[[PartTask], PartReport]]:
+        """On the worker: builds heavy things once, yields the function that does one part."""
+
+
+def identity_of(name: str, version: int, settings: Mapping[str, object]) -> str:
+    """128 bits of sha256 over a stage's name, version and JSON-able settings, as 32 hex digits."""
+    return fingerprint(name, str(version), json.dumps(settings, sort_keys=True, default=str))
+
+
+def fingerprint(*texts: str) -> str:
+    """128 bits of sha256 over the texts and their lengths, as 32 hex digits."""
+    digest = hashlib.sha256()
+    for text in texts:
+        encoded = text.encode()
+        digest.update(f"{len(encoded)}:".encode() + encoded)
+    return digest.hexdigest()[:32]
+
+
+def check(stages: Sequence[Stage], have: pa.Schema) -> pa.Schema:
+    """Proves before any data moves that each stage finds what it needs; returns the schema after the last stage.
+
+    Raises SchemaError naming stage, column, wanted and found.
+    """
+    for stage in stages:
+        name = type(stage).__name__
+        for wanted in stage.needs:
+            if wanted.name not in have.names:
+                raise SchemaError(f"{name} needs column {wanted.name!r}, which nothing before it adds{nearest(wanted.name, have.names)}")
+            found = have.field(wanted.name)
+            if found.type != wanted.type:
+                raise SchemaError(f"{name} needs {wanted.name!r} as {wanted.type}, found {found.type}")
+        for added in stage.adds:
+            if added.name in have.names:
+                raise SchemaError(f"{name} would add {added.name!r} a second time")
+            have = have.append(added)
+    return have
+
+
+def apply(stages: Sequence[Stage], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Runs the chain over an iterator of batches: opens each stage once, yields each batch with all columns added.
+
+    Stages may look ahead (a fetcher keeps many requests in flight); each must answer batch by batch, in order.
+    Raises SchemaError when a stage changes the row count or returns other columns than it declared.
+    """
+    with ExitStack() as stack:
+        stream: Iterator[pa.RecordBatch] = iter(batches)
+        for stage in stages:
+            stream = _attach(stage, stack.enter_context(stage.open()), stream)
+        yield from stream
+
+
+def _attach(stage: Stage, compute: Compute, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    waiting: list[pa.RecordBatch] = []
+
+    def remembered() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            waiting.append(batch)
+            yield batch
+
+    name = type(stage).__name__
+    for added in compute(remembered()):
+        if not waiting:
+            raise SchemaError(f"{name} returned more batches than it was given")
+        batch = waiting.pop(0)
+        if added.num_rows != batch.num_rows or not added.schema.equals(stage.adds):
+            raise SchemaError(f"{name} returned {added.num_rows} rows of {added.schema.names}, not {batch.num_rows} of {stage.adds.names}")
+        yield pa.RecordBatch.from_arrays([*batch.columns, *added.columns], names=[*batch.schema.names, *added.schema.names])
+    if waiting:
+        raise SchemaError(f"{name} returned fewer batches than it was given")
+
+
+def by_batch(function: Callable[[pa.RecordBatch], pa.RecordBatch]) -> Compute:
+    """Turns a plain batch function into a `Compute`."""
+    return lambda batches: map(function, batches)

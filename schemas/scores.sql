@@ -1,0 +1,32 @@
+-- Numbers about each image and caption (tables scores_<name>). Null where the row has no image.
+-- A CLIP scorer adds one column clip_<model>_<weights> (cosine of image and caption embedding).
+CREATE TABLE scores (
+    part INTEGER NOT NULL,
+    row INTEGER NOT NULL,
+    reason VARCHAR,
+    caption_characters INTEGER,
+    caption_words INTEGER,
+    caption_language VARCHAR,
+    caption_language_score DOUBLE,
+    image_min_side INTEGER,
+    image_max_side INTEGER,
+    image_aspect DOUBLE,
+    image_entropy DOUBLE,
+    phash BIGINT,
+    embedding_file VARCHAR,
+    basis VARCHAR
+);
+COMMENT ON COLUMN scores.part IS '[content] as in rows';
+COMMENT ON COLUMN scores.row IS '[content] as in rows';
+COMMENT ON COLUMN scores.reason IS '[scores] why a row with an image could not be scored';
+COMMENT ON COLUMN scores.caption_characters IS '[scores] Unicode characters after trimming';
+COMMENT ON COLUMN scores.caption_words IS '[scores] runs of word characters; each CJK character counts as one';
+COMMENT ON COLUMN scores.caption_language IS '[scores] two-letter code of the most likely language';
+COMMENT ON COLUMN scores.caption_language_score IS '[scores] the classifier''s probability, 0 to 1; low on short captions even when right';
+COMMENT ON COLUMN scores.image_min_side IS '[scores] shorter side of the original in pixels';
+COMMENT ON COLUMN scores.image_max_side IS '[scores] longer side of the original in pixels';
+COMMENT ON COLUMN scores.image_aspect IS '[scores] longer side over shorter side, at least 1';
+COMMENT ON COLUMN scores.image_entropy IS '[scores] Shannon entropy of the grey histogram in bits, 0 for a blank image';
+COMMENT ON COLUMN scores.phash IS '[content] 64-bit DCT perceptual hash, as a signed integer';
+COMMENT ON COLUMN scores.embedding_file IS '[placement] .npy with one float16 row per row of the part, relative to the pool';
+COMMENT ON COLUMN scores.basis IS '[lineage] fingerprint of what this part was computed from';
