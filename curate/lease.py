@@ -1,0 +1,239 @@
+"""Who may write: leases, epochs, and the one way in which files enter a table.
+
+A run takes an **epoch** on every table it will write by committing an empty Delta transaction under the application id
+`curate`. Each later commit carries that epoch and a wave number. Delta refuses a commit when another transaction of
+the same application came in between, so an older run can never commit after a newer one took over, whatever clocks
+or sleeping processes do. The lease *file* only serves politeness: it tells a second run that the first still lives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction, RemoveAction
+
+from curate.errors import Fenced, PoolBusy
+from curate.stage import PartFile
+from curate.store import Pool, add_statistics, sync_file, sync_folder
+
+APPLICATION = "curate"
+LEASE_SECONDS = 10.0
+_HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+
+
+class Run:
+    """One run's right to write some tables; made by `claim`."""
+
+    def __init__(self, pool: Pool, owner: Mapping[str, object]) -> None:
+        self.pool = pool
+        self.owner = owner
+        self._tables: dict[str, _Claim] = {}
+
+    def commit(self, table: str, files: Sequence[PartFile]) -> None:
+        """Adds the files in one atomic transaction; a part's older file leaves in the same one.
+
+        Files that are already there are skipped, so a wave committed twice changes nothing. Raises Fenced.
+        """
+        present = {file.path: file for file in self.pool.snapshot(table).files}
+        new = [file for file in files if file.path not in present]
+        parts = {file.part for file in new}
+        self._write(table, new, [file for file in present.values() if file.part in parts])
+
+    def replace_all(self, table: str, files: Sequence[PartFile]) -> None:
+        """Makes the table hold exactly these files, in one atomic transaction. Raises Fenced."""
+        present = {file.path: file for file in self.pool.snapshot(table).files}
+        wanted = {file.path for file in files}
+        new = [file for file in files if file.path not in present]
+        self._write(table, new, [file for path, file in present.items() if path not in wanted])
+
+    def check(self) -> None:
+        """Raises Fenced when a newer run has taken one of the tables over."""
+        for claim in self._tables.values():
+            claim.check()
+
+    def add(self, table: str, schema: pa.Schema) -> None:
+        """Claims one more table, making it when it does not exist. Raises PoolBusy."""
+        if table not in self._tables:
+            self._tables[table] = _Claim.take(self.pool, table, schema, self.owner)
+
+    def _write(self, table: str, adds: Sequence[PartFile], removes: Sequence[PartFile]) -> None:
+        if adds or removes:
+            self._tables[table].write(adds, removes)
+
+    def release(self) -> None:
+        """Gives all leases back; the epochs stay."""
+        for claim in self._tables.values():
+            claim.release()
+
+    def beat(self) -> None:
+        """Says that this run is still alive."""
+        for claim in list(self._tables.values()):
+            claim.beat()
+
+
+@contextmanager
+def claim(pool: Pool, tables: Mapping[str, pa.Schema], lease_seconds: float = LEASE_SECONDS) -> Iterator[Run]:
+    """Takes the right to write `tables` for as long as the block runs.
+
+    Raises PoolBusy when a live run holds one of them. A run is dead when its process is gone (same host) or when its
+    lease has not been renewed for `lease_seconds` (it was stopped, or its machine is gone).
+    """
+    _remove_leftovers(pool)
+    run = Run(pool, _me(lease_seconds))
+    stop = threading.Event()
+    heart = threading.Thread(target=_beat_until, args=(run, stop, lease_seconds / 4), daemon=True)
+    try:
+        for table, schema in tables.items():
+            run.add(table, schema)
+        heart.start()
+        yield run
+    finally:
+        stop.set()
+        run.release()
+
+
+class _Claim:
+    """The epoch held on one table."""
+
+    def __init__(self, delta: DeltaTable, schema: pa.Schema, lease: Path, owner: Mapping[str, object], epoch: int) -> None:
+        self.delta, self.schema, self.lease, self.owner, self.epoch, self.wave = delta, schema, lease, owner, epoch, 0
+
+    @classmethod
+    def take(cls, pool: Pool, table: str, schema: pa.Schema, owner: Mapping[str, object]) -> _Claim:
+        lease = pool.path / "leases" / f"{table}.json"
+        _refuse_when_live(lease, table)
+        delta = _table(pool, table, schema)
+        epoch = ((delta.transaction_version(APPLICATION) or 0) >> 32) + 1
+        held = cls(delta, schema, lease, owner, epoch)
+        try:
+            held.write([], [])
+        except Fenced:
+            raise PoolBusy(f"another run took table {table!r} at this very moment: wait for it, or run the same command later") from None
+        lease.parent.mkdir(exist_ok=True)
+        temporary = lease.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps({**owner, "epoch": epoch}))
+        os.replace(temporary, lease)
+        return held
+
+    def write(self, adds: Sequence[PartFile], removes: Sequence[PartFile]) -> None:
+        now = int(time.time() * 1000)
+        actions = [AddAction(f.path, f.size_bytes, {}, now, True, add_statistics(f)) for f in adds]
+        gone = [RemoveAction(f.path, True, now, f.size_bytes, {}) for f in removes]
+        mark = Transaction(APPLICATION, (self.epoch << 32) + self.wave)
+        properties = CommitProperties(app_transactions=[mark], custom_metadata={"epoch": str(self.epoch), "wave": str(self.wave)})
+        self._refresh()
+        try:
+            self.delta.create_write_transaction(
+                [*actions, *gone], "append", self.schema, commit_properties=properties, post_commithook_properties=_HOOKS
+            )
+        except CommitFailedError as error:
+            raise Fenced(f"a newer run took over table {self._name}; this run stops and loses nothing") from error
+        self.wave += 1
+        self.delta.update_incremental()
+        _sync_log(Path(self.delta.table_uri.removeprefix("file://")), self.delta.version())
+
+    def check(self) -> None:
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self.delta.update_incremental()
+        if (self.delta.transaction_version(APPLICATION) or 0) >> 32 > (self.epoch if self.wave else self.epoch - 1):
+            raise Fenced(f"a newer run took over table {self._name}; this run stops and loses nothing")
+
+    @property
+    def _name(self) -> str:
+        return repr(self.lease.stem)
+
+    def beat(self) -> None:
+        if self._is_mine():
+            os.utime(self.lease)
+
+    def release(self) -> None:
+        if self._is_mine():
+            self.lease.unlink(missing_ok=True)
+
+    def _is_mine(self) -> bool:
+        found = _read_lease(self.lease)
+        return found is not None and all(found.get(key) == value for key, value in self.owner.items())
+
+
+def lease_holder(pool: Pool, table: str) -> dict[str, object] | None:
+    """Who writes `table` right now (host, pid, since), or None."""
+    lease = pool.path / "leases" / f"{table}.json"
+    found = _read_lease(lease)
+    return found if found is not None and _is_live(found, lease) else None
+
+
+def _me(lease_seconds: float) -> dict[str, object]:
+    me = os.getpid()
+    return {"host": socket.gethostname(), "pid": me, "started": _started(me), "since": time.time(), "lease_seconds": lease_seconds}
+
+
+def _refuse_when_live(lease: Path, table: str) -> None:
+    found = _read_lease(lease)
+    if found and _is_live(found, lease):
+        raise PoolBusy(f"process {found['pid']} on {found['host']} is writing table {table!r} of this pool: wait for it, or stop it")
+
+
+def _is_live(found: Mapping[str, object], lease: Path) -> bool:
+    try:
+        age_seconds = time.time() - lease.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    if found.get("host") == socket.gethostname() and _started(int(str(found["pid"]))) != found.get("started"):
+        return False
+    return age_seconds < float(str(found.get("lease_seconds", LEASE_SECONDS)))
+
+
+def _started(pid: int) -> str:
+    """When the process with this id began, in clock ticks since boot; empty when there is none (ids are reused)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:
+        return ""
+
+
+def _read_lease(lease: Path) -> dict[str, object] | None:
+    try:
+        return dict(json.loads(lease.read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def _beat_until(run: Run, stop: threading.Event, seconds: float) -> None:
+    while not stop.wait(seconds):
+        run.beat()
+
+
+def _table(pool: Pool, table: str, schema: pa.Schema) -> DeltaTable:
+    folder = pool.table_folder(table)
+    if not DeltaTable.is_deltatable(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        plain = pa.schema([pa.field(field.name, field.type, field.nullable) for field in schema])
+        DeltaTable.create(str(folder), schema=plain, mode="ignore", name=table)
+    return DeltaTable(str(folder))
+
+
+def _sync_log(folder: Path, version: int) -> None:
+    """delta-rs leaves its log to the page cache; a power cut must not take a commit back."""
+    log = folder / "_delta_log"
+    sync_file(log / f"{version:020d}.json")
+    sync_folder(log)
+
+
+def _remove_leftovers(pool: Pool) -> None:
+    """Deletes unpublished files of processes of this host that are gone."""
+    for path in (pool.path / "tmp").glob(f"{socket.gethostname()}.*"):
+        pid = path.name.removeprefix(f"{socket.gethostname()}.").split(".", 1)[0]
+        if pid.isdigit() and not _started(int(pid)):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,265 @@
+"""A pool on disk: Delta tables, content-named side files, commits that hold, and who may write.
+
+    POOL/
+      pool.json               format version
+      tables/<name>/          one Delta table each; data files are <part>-<sha256>.parquet
+      tars/ embeddings/ …     side files, named the same way, named in turn by columns of the tables
+      documents/              small JSON documents, replaced atomically
+      leases/                 who is writing which table
+      tmp/                    files that are not published yet
+
+Commits and the right to make them are in `curate.lease`: `with claim(pool, {table: schema}) as run: run.commit(table, files)`.
+
+A file becomes visible in this order: write, fsync, rename to a name that holds its sha256, fsync of the folder, Delta
+commit, fsync of the log. Nothing is ever changed in place, so a reader that pinned a version keeps reading it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from curate import schema as schemas
+from curate.errors import LocalFault, SchemaError, UsageError
+from curate.stage import PartFile
+
+FORMAT = 1
+ROW_GROUP_ROWS = 122_880  # DuckDB reads a row group per thread and wants at least this many rows in one
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One pinned version of a table: its files do not change while you look."""
+
+    table: str
+    version: int  # -1: the table does not exist yet
+    schema: pa.Schema | None
+    files: tuple[PartFile, ...]
+    folder: Path
+
+    @cached_property
+    def by_part(self) -> dict[int, PartFile]:
+        """File of each part; tables with several files a part (`pairs_`, `shards`) show the last."""
+        return {file.part: file for file in self.files}
+
+    def paths(self) -> list[str]:
+        """Absolute paths of the Parquet files, in part order."""
+        return [str(self.folder / file.path) for file in self.files]
+
+    def path_of(self, part: int) -> str:
+        """Absolute path of one part's file."""
+        return str(self.folder / self.by_part[part].path)
+
+    def read(self, columns: Sequence[str] | None = None, parts: Sequence[int] | None = None) -> pa.Table:
+        """The rows in (part, row) order, all of them or those of some parts; memory grows with what is asked for."""
+        if self.schema is None:
+            raise UsageError(f"the pool has no table {self.table!r} yet")
+        wanted = self.files if parts is None else [self.by_part[part] for part in parts]
+        names = list(columns) if columns is not None else self.schema.names
+        tables = [pq.read_table(self.folder / file.path, columns=names, partitioning=None) for file in wanted]
+        empty = pa.schema([self.schema.field(name) for name in names]).empty_table()
+        return pa.concat_tables([empty, *tables], promote_options="default")
+
+
+class Pool:
+    """The candidates and all that is known about them, in one directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: str | Path) -> Pool:
+        """Opens the pool at `path`, making an empty one where nothing is; refuses a folder that holds other things."""
+        folder = Path(path).absolute()
+        if (folder / "pool.json").exists():
+            return cls.open(folder)
+        if folder.is_dir() and any(child.name != "tmp" for child in folder.iterdir()):
+            raise UsageError(f"{path} is not empty and not a pool: name a new folder")
+        with _disk_errors(folder):
+            for child in ("tables", "documents", "leases", "tmp"):
+                (folder / child).mkdir(parents=True, exist_ok=True)
+            _write_atomically(folder / "pool.json", json.dumps({"format": FORMAT}).encode())
+        return cls(folder)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Pool:
+        """Opens an existing pool; UsageError when there is none, or one of a newer curate."""
+        folder = Path(path).absolute()
+        try:
+            found = json.loads((folder / "pool.json").read_text())["format"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UsageError(f"{path} is no pool: make one with  curate run ingest --pool {path} input.path=LIST") from None
+        if found > FORMAT:
+            raise UsageError(f"{path} was written by a newer curate (pool format {found}, this one knows {FORMAT}): upgrade curate-vlm")
+        return cls(folder)
+
+    # -- tables
+
+    def tables(self) -> list[str]:
+        """Names of the tables that exist."""
+        return sorted(log.parent.name for log in (self.path / "tables").glob("*/_delta_log"))
+
+    def table_folder(self, table: str) -> Path:
+        """Folder of one table's log and data files."""
+        return self.path / "tables" / table
+
+    def delta(self, table: str, version: int | None = None) -> DeltaTable | None:
+        """The table as the Delta reader sees it, or None when it does not exist."""
+        folder = self.table_folder(table)
+        if not DeltaTable.is_deltatable(str(folder)):
+            return None
+        return DeltaTable(str(folder), version=version)
+
+    def snapshot(self, table: str, version: int | None = None) -> Snapshot:
+        """Pins the newest (or a given) version; a table that does not exist is an empty snapshot of version -1."""
+        delta = self.delta(table, version)
+        if delta is None:
+            return Snapshot(table, -1, None, (), self.table_folder(table))
+        adds = pa.table(delta.get_add_actions(flatten=True)).to_pylist() if delta.file_uris() else []
+        files = sorted((_part_file(table, add) for add in adds), key=lambda file: (file.part, file.path))
+        arrow = pa.schema(delta.schema().to_arrow())
+        return Snapshot(table, delta.version(), _with_metadata(table, arrow), tuple(files), self.table_folder(table))
+
+    def write_part(self, table: str, part: int, data: pa.Table, basis: str, schema: pa.Schema | None = None) -> PartFile:
+        """Publishes one part's rows as a Parquet file, ready to be committed.
+
+        `part` and `basis` are filled in; the rest must conform to `schema` (default: what `schemas/` says of the table).
+        Equal values give an equal file name, whoever writes them.
+        """
+        schema = schema or schemas.table(table)
+        full = data.drop_columns([name for name in ("part", "basis") if name in data.column_names])
+        full = full.append_column("part", pa.repeat(pa.scalar(part, pa.int32()), full.num_rows))
+        full = full.append_column("basis", pa.repeat(pa.scalar(basis), full.num_rows))
+        full = schemas.conform(full, schema, f"table {table}, part {part}").replace_schema_metadata(None).combine_chunks()
+        temporary = self.temporary(".parquet")
+        with _disk_errors(self.path):
+            pq.write_table(full, temporary, compression="zstd", row_group_size=ROW_GROUP_ROWS, store_schema=False)
+        size_bytes = temporary.stat().st_size
+        name = self.publish(temporary, f"tables/{table}", f"{part:05d}")
+        return PartFile(table, part, Path(name).name, size_bytes, full.num_rows, basis)
+
+    # -- files
+
+    def temporary(self, suffix: str) -> Path:
+        """A fresh path under tmp/ that nobody else will use; its name tells whose it is."""
+        with _disk_errors(self.path):
+            (self.path / "tmp").mkdir(exist_ok=True)
+        return self.path / "tmp" / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}{suffix}"
+
+    def publish(self, temporary: Path, folder: str, stem: str) -> str:
+        """Moves a finished file to `folder/stem-<sha256><suffix>`, durably; returns that path relative to the pool."""
+        target = self.path / folder
+        with _disk_errors(self.path):
+            target.mkdir(parents=True, exist_ok=True)
+            name = f"{stem}-{file_sha256(temporary)}{temporary.suffix}"
+            sync_file(temporary)
+            os.replace(temporary, target / name)
+            sync_folder(target)
+        return f"{folder}/{name}"
+
+    def write_document(self, name: str, content: Mapping[str, object]) -> None:
+        """Replaces the JSON document `name` atomically."""
+        folder = self.path / "documents"
+        with _disk_errors(self.path):
+            folder.mkdir(exist_ok=True)
+            _write_atomically(folder / f"{name}.json", json.dumps(content, indent=1, sort_keys=True).encode())
+
+    def read_document(self, name: str) -> dict[str, object] | None:
+        """The JSON document `name`, or None when it was never written."""
+        try:
+            found = json.loads((self.path / "documents" / f"{name}.json").read_text())
+        except FileNotFoundError:
+            return None
+        return dict(found)
+
+
+# -- durable small things
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes as 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sync_file(path: Path) -> None:
+    """Forces a file's bytes to the disk; an error means that the file must be written anew."""
+    _sync(path, os.O_RDONLY)
+
+
+def sync_folder(path: Path) -> None:
+    """Forces a folder's names to the disk."""
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    temporary.write_bytes(content)
+    sync_file(temporary)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """A full or broken disk is this machine's fault and stops the run; it never fails a row."""
+    try:
+        yield
+    except OSError as error:
+        raise LocalFault(f"cannot write to {path}: {error.strerror or error}; nothing is lost, run the same command again") from error
+
+
+# -- Delta's view of a part file
+
+
+def add_statistics(file: PartFile) -> str:
+    """Statistics for the Delta log: they carry `basis`, so that a driver knows what is done without opening files."""
+    bounds = {"part": file.part, "basis": file.basis}
+    return json.dumps({"numRecords": file.rows, "minValues": bounds, "maxValues": bounds, "nullCount": {"part": 0, "basis": 0}})
+
+
+def _part_file(table: str, add: Mapping[str, object]) -> PartFile:
+    path, basis = str(add["path"]), add.get("min.basis")
+    try:
+        part = int(path.split("-", 1)[0])
+    except ValueError:
+        raise SchemaError(f"table {table}: {path!r} was not written by curate") from None
+    return PartFile(table, part, path, int(str(add["size_bytes"])), int(str(add["num_records"])), str(basis or ""))
+
+
+def _with_metadata(table: str, arrow: pa.Schema) -> pa.Schema:
+    """Gives a schema that was read back its comments again, and plain Arrow types."""
+    known = schemas.table(table)
+    return pa.schema([known.field(f.name) if f.name in known.names else pa.field(f.name, _plain(f.type)) for f in arrow])
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(f.name, _plain(f.type)) for f in kind])
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
+    return kind
