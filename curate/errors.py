@@ -55,6 +55,11 @@ class MissingExtra(UsageError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: run  pip install 'curate-vlm[{extra}]'")
+        self.package, self.extra = package, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        """Workers send their errors to the driver as pickles."""
+        return MissingExtra, (self.package, self.extra)
 
 
 class Stopped(CurateError):

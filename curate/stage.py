@@ -103,6 +103,10 @@ class Phase(Protocol):
         """Table that the phase writes."""
 
     @property
+    def schema(self) -> pa.Schema:
+        """Of that table."""
+
+    @property
     def inputs(self) -> Sequence[str]:
         """Tables it reads; a part is stale when its file in one of them is another than last time."""
 
