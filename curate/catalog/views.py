@@ -1,0 +1,229 @@
+"""DuckDB views over one pinned version of every table of a pool, and the joined view `samples`.
+
+The connection can read the pool's pinned Parquet files and nothing else: no other file, no network, no extension, no
+setting. DuckDB would still let a COPY statement *write* to a file that it may read, so text that a person typed goes
+through `one_select` before it runs.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from curate import schema as schemas
+from curate.errors import REASONS, UsageError
+from curate.schema import KEY, SOURCE_PREFIX, nearest, resources
+from curate.store import Pool, Snapshot
+
+NO_POLICY = ""
+"""Given as `policy`: join no decisions but the prefilter's, so that every row with a score is still undecided."""
+
+CURRENT = "current"
+"""Name of the document that tells which policy and which CLIP column the pool's owner looks at."""
+
+_ALWAYS = ("rows", "decisions_prefilter", "fetched")
+_HIDDEN = ("part", "row", "basis", "reason")
+
+
+def connect(pool: Pool, policy: str | None = None, versions: Mapping[str, int] | None = None) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB connection with a view per table, the table `reasons` and the view `samples`.
+
+    `samples` joins the decisions of `policy` (default: the pool's current one; `NO_POLICY` for none). `versions` pins
+    tables to an older version; the rest are pinned to the newest. Raises UsageError for a policy that was not applied.
+    """
+    chosen = current_policy(pool) if policy is None else policy
+    snapshots = pin(pool, versions)
+    if chosen and f"decisions_{chosen}" not in snapshots:
+        raise UsageError(f"policy {chosen!r} was not applied to this pool{nearest(chosen, policies(pool))}")
+    connection = duckdb.connect(config={"temp_directory": str(pool.path / "tmp" / f"duckdb-{uuid.uuid4().hex[:12]}")})
+    connection.execute("SET parquet_metadata_cache = true; SET preserve_insertion_order = false; CREATE SCHEMA empty")
+    _add_reasons(connection)
+    for name in sorted({*snapshots, *_ALWAYS}):
+        _add_view(connection, name, snapshots.get(name))
+    connection.execute(_samples_sql(connection, snapshots, chosen, current_clip_column(pool, snapshots)))
+    _lock(connection, [path for snapshot in snapshots.values() for path in snapshot.paths()])
+    return connection
+
+
+def pin(pool: Pool, versions: Mapping[str, int] | None = None) -> dict[str, Snapshot]:
+    """One snapshot of every table that exists, by name."""
+    return {name: pool.snapshot(name, (versions or {}).get(name)) for name in pool.tables()}
+
+
+def policies(pool: Pool) -> list[str]:
+    """Names of the policies that were applied, the prefilter left out."""
+    return [name.removeprefix("decisions_") for name in pool.tables() if name.startswith("decisions_") and name != "decisions_prefilter"]
+
+
+def current_policy(pool: Pool) -> str:
+    """The policy that `samples` shows when none is named: the document `current`'s, else the only one, else none."""
+    applied = policies(pool)
+    wanted = (pool.read_document(CURRENT) or {}).get("policy")
+    if wanted in applied:
+        return str(wanted)
+    return applied[0] if len(applied) == 1 else NO_POLICY
+
+
+def current_clip_column(pool: Pool, snapshots: Mapping[str, Snapshot]) -> str | None:
+    """The column that `clip_score` stands for: the document `current`'s, else the only `clip_*` column there is."""
+    present = clip_columns(snapshots)
+    wanted = (pool.read_document(CURRENT) or {}).get("clip_score")
+    if wanted in present:
+        return str(wanted)
+    return present[0] if len(present) == 1 else None
+
+
+def clip_columns(snapshots: Mapping[str, Snapshot]) -> list[str]:
+    """All score columns that a CLIP model wrote."""
+    return sorted({name for _, columns in _score_columns(snapshots) for name in columns if name.startswith("clip_")})
+
+
+def one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """`sql` when it is exactly one reading statement (SELECT, or EXPLAIN of one); raises UsageError for all else."""
+    plain = re.sub(r"(?is)^\s*explain\s+(analyze\s+)?", "", sql)
+    try:
+        statements = connection.extract_statements(plain)
+    except duckdb.Error as error:
+        raise UsageError(f"SQL: {_first_line(error)}") from None
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise UsageError("SQL: one SELECT at a time; a pool is only read here (PIVOT needs its values: ON column IN (…))")
+    return sql
+
+
+def explain_error(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> UsageError:
+    """DuckDB's complaint as one line that offers the nearest column or table of the pool."""
+    line = _first_line(error)
+    found = re.search(r'Referenced column "([^"]+)"|[Tt]able with name (\S+) does|does not have a column named "([^"]+)"', line)
+    if found is None:
+        return UsageError(f"SQL: {line}")
+    name = next(group for group in found.groups() if group)
+    if name == "clip_score":
+        return UsageError("SQL: no clip_score: score the pool with a CLIP model, or say which clip_… column you mean")
+    if found.group(2):
+        return UsageError(f"SQL: no table {name!r}{nearest(name, _names(connection, 'SHOW TABLES')) or '; SHOW TABLES lists them'}")
+    known = _names(connection, "SELECT DISTINCT column_name FROM duckdb_columns() WHERE schema_name = 'main'")
+    return UsageError(f"SQL: no column {name!r}{nearest(name, known) or '; DESCRIBE samples lists them'}")
+
+
+def _names(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
+    return sorted(str(line[0]) for line in connection.execute(sql).fetchall())
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def quoted(name: str) -> str:
+    """`name` as a DuckDB identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+# -- the views
+
+
+def _add_reasons(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("CREATE TABLE reasons (reason VARCHAR, fate VARCHAR, text VARCHAR, retryable BOOLEAN)")
+    lines = [[name, reason.fate, reason.text, reason.retryable] for name, reason in REASONS.items()]
+    connection.executemany("INSERT INTO reasons VALUES (?, ?, ?, ?)", lines)
+
+
+def _add_view(connection: duckdb.DuckDBPyConnection, name: str, snapshot: Snapshot | None) -> None:
+    """A table's view: its declared columns, typed even where no file has them, over the pinned files."""
+    arrow = snapshot.schema if snapshot is not None and snapshot.schema is not None else schemas.table(name)
+    parts = [f"FROM {_add_empty(connection, name, arrow)}"]
+    if snapshot is not None and snapshot.files:
+        files = ", ".join(_text(path) for path in snapshot.paths())
+        parts.append(f"FROM read_parquet([{files}], union_by_name = true, hive_partitioning = false)")
+    connection.execute(f"CREATE VIEW {quoted(name)} AS {' UNION ALL BY NAME '.join(parts)}")
+
+
+def _add_empty(connection: duckdb.DuckDBPyConnection, name: str, arrow: pa.Schema) -> str:
+    """Makes an empty table of these columns; returns its SQL name."""
+    connection.register("shape", pa.schema([field.remove_metadata() for field in arrow]).empty_table())
+    connection.execute(f"CREATE TABLE empty.{quoted(name)} AS FROM shape")
+    connection.unregister("shape")
+    return f"empty.{quoted(name)}"
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
+    """From here on: these files, no others, and no way back."""
+    connection.execute("SET python_enable_replacements = false")
+    connection.execute("SET allowed_paths = ?", [paths])
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+# -- samples
+
+
+@dataclass(frozen=True)
+class _Column:
+    table: str
+    name: str
+    alias: str
+
+    def sql(self) -> str:
+        return f"{quoted(self.table)}.{quoted(self.name)} AS {quoted(self.alias)}"
+
+
+def _samples_sql(connection: duckdb.DuckDBPyConnection, snapshots: Mapping[str, Snapshot], policy: str, clip: str | None) -> str:
+    template = (resources("schemas") / "views" / "samples.sql").read_text()
+    scores = [name for name, _ in _score_columns(snapshots)]
+    reasons = ", ".join(f"{quoted(name)}.reason" for name in scores)
+    groups = _groups_table(snapshots)
+    return template.format(
+        columns=",\n        ".join(column.sql() for column in _columns(snapshots, clip)),
+        score_reason=f"coalesce({reasons}, NULL)" if scores else "CAST(NULL AS VARCHAR)",
+        score_joins="\n    ".join(f"LEFT JOIN {quoted(name)} USING (part, row)" for name in scores),
+        groups=quoted(groups) if groups else _add_empty(connection, "groups", schemas.table("groups")),
+        decisions=quoted(f"decisions_{policy}") if policy else _add_empty(connection, "decisions", schemas.table("decisions")),
+    )
+
+
+def _columns(snapshots: Mapping[str, Snapshot], clip: str | None) -> list[_Column]:
+    """All columns of `samples` but the last few; of two with one name the first stands (names ignore case)."""
+    taken = {"keep", "failed_rules", "reason", "fate", "phase", *KEY}
+    columns = [_Column("rows", "part", "part"), _Column("rows", "row", "row")]
+    for column in [*_candidates(snapshots, clip), *_bare(snapshots)]:
+        if column.alias.lower() not in taken:
+            taken.add(column.alias.lower())
+            columns.append(column)
+    return columns
+
+
+def _candidates(snapshots: Mapping[str, Snapshot], clip: str | None) -> Iterator[_Column]:
+    scores = _score_columns(snapshots)
+    groups = [("grouped", ["group_id", "group_size", "match"])]
+    for table, names in [*((name, _schema(snapshots, name).names) for name in ("rows", "fetched")), *scores, *groups]:
+        yield from (_Column(table, name, name) for name in names if name not in _HIDDEN)
+    holder = next((table for table, names in scores if clip in names), None)
+    if clip is not None and holder is not None:
+        yield _Column(holder, clip, "clip_score")
+
+
+def _bare(snapshots: Mapping[str, Snapshot]) -> Iterator[_Column]:
+    for name in _schema(snapshots, "rows").names:
+        if name.startswith(SOURCE_PREFIX):
+            yield _Column("rows", name, name.removeprefix(SOURCE_PREFIX))
+
+
+def _schema(snapshots: Mapping[str, Snapshot], name: str) -> pa.Schema:
+    found = snapshots.get(name)
+    return found.schema if found is not None and found.schema is not None else schemas.table(name)
+
+
+def _score_columns(snapshots: Mapping[str, Snapshot]) -> list[tuple[str, list[str]]]:
+    return [(name, list(_schema(snapshots, name).names)) for name in sorted(snapshots) if name.startswith("scores_")]
+
+
+def _groups_table(snapshots: Mapping[str, Snapshot]) -> str | None:
+    return next((name for name in sorted(snapshots) if name.startswith("groups_")), None)
