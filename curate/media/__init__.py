@@ -1,0 +1,1 @@
+"""Pure codecs: bytes to numbers and back, no files, no network, no state."""

@@ -1,0 +1,290 @@
+"""Images: checked before they are decoded, decoded no larger than needed, resized, encoded, described.
+
+Nothing here does I/O. What is wrong with the bytes comes out as `MediaError`, whose `reason` is a row reason.
+JPEGs are decoded at the smallest DCT scale (n/8) that still holds the wanted size, the rest is done by area
+averaging; every other format is decoded at full size. Decoding is strict: a file that ends early is an error.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import ExifTags, Image
+from pydantic import Field
+
+from curate.media.header import Header, MediaError, header, sniff
+from curate.media.perceptual import grey_entropy, phash
+from curate.settings import Settings
+
+__all__ = [
+    "Header", "ImageSettings", "MediaError", "Rgb", "StoredImage",
+    "check_pixels", "decode_rgb", "encode", "exif_json", "grey_entropy", "header", "phash", "prepare", "resize", "sniff",
+]  # fmt: skip
+
+Rgb = npt.NDArray[np.uint8]
+"""Pixels, shape (height, width, 3), red first."""
+
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 16_384
+CODEC_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError, RuntimeError,
+    struct.error, zlib.error, cv2.error,
+)  # fmt: skip
+"""What Pillow, OpenCV and simplejpeg raise on damaged files."""
+
+
+class ImageSettings(Settings):
+    """How a fetched image is stored; the resize modes mean what they mean in img2dataset.
+
+    no: size as it is · keep_ratio: the shorter side becomes `size` · keep_ratio_largest: the longer side becomes
+    `size` · center_crop: keep_ratio, then the middle `size` x `size` · border: keep_ratio_largest, then white up to
+    `size` x `size`. With `only_shrink`, smaller images stay as they are (img2dataset: resize_only_if_bigger).
+    """
+
+    resize_mode: Literal["no", "keep_ratio", "keep_ratio_largest", "center_crop", "border"] = "keep_ratio"
+    size: int = Field(256, ge=1, le=MAX_SIDE)
+    only_shrink: bool = True
+    format: Literal["jpg", "png", "webp"] = "jpg"
+    quality: int = Field(95, ge=1, le=100)
+    png_compression: int = Field(6, ge=0, le=9)
+    reencode: Literal["never", "when_needed", "always"] = "when_needed"
+    decode: Literal["fast", "faithful"] = "fast"
+    max_pixels: int = Field(MAX_PIXELS, ge=1)
+    max_side: int = Field(MAX_SIDE, ge=1)
+    max_exif_bytes: int = Field(4096, ge=2)
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image ready to be stored: its bytes, extension and size in pixels, and what the original said."""
+
+    data: bytes
+    format: str
+    width: int
+    height: int
+    original: Header
+    exif: str | None
+
+
+def prepare(data: bytes, settings: ImageSettings) -> StoredImage:
+    """Checks, decodes, resizes and encodes one file as `settings` say. Raises MediaError."""
+    found = header(data)
+    check_pixels(found, settings.max_pixels, settings.max_side)
+    width, height = found.upright
+    target = target_size(width, height, settings)
+    if _may_keep(found, target, settings):
+        _decode(data, found, (1, 1))  # damage must not pass, although the pixels are not needed
+        return StoredImage(data, _extension(found.format), width, height, found, exif_json(found.exif, settings.max_exif_bytes))
+    pixels = resize(_decode(data, found, target if settings.decode == "fast" else None), target, settings)
+    encoded = encode(pixels, settings)
+    return StoredImage(encoded, settings.format, pixels.shape[1], pixels.shape[0], found, exif_json(found.exif, settings.max_exif_bytes))
+
+
+def check_pixels(found: Header, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> None:
+    """Raises MediaError(too_many_pixels) when the header announces more than the caps."""
+    if found.width * found.height > max_pixels or max(found.width, found.height) > max_side:
+        raise MediaError("too_many_pixels", found)
+
+
+def _extension(name: str) -> str:
+    return "jpg" if name == "jpeg" else name
+
+
+def _may_keep(found: Header, target: tuple[int, int], settings: ImageSettings) -> bool:
+    if settings.reencode == "never":
+        return True
+    fits = _extension(found.format) == settings.format and target == found.upright
+    bordered = settings.resize_mode in ("center_crop", "border") and not _untouched(*found.upright, settings)
+    square = not bordered or found.width == found.height
+    plain = found.orientation == 1 and found.frames == 1 and (found.format != "jpeg" or found.channels in (1, 3))
+    return settings.reencode == "when_needed" and fits and square and plain
+
+
+def _untouched(width: int, height: int, settings: ImageSettings) -> bool:
+    """Whether `only_shrink` leaves an image of this size alone."""
+    side = min(width, height) if settings.resize_mode in ("keep_ratio", "center_crop") else max(width, height)
+    return settings.resize_mode == "no" or (settings.only_shrink and side <= settings.size)
+
+
+def target_size(width: int, height: int, settings: ImageSettings) -> tuple[int, int]:
+    """(width, height) in pixels after scaling, before a crop or border."""
+    if _untouched(width, height, settings):
+        return width, height
+    side = min(width, height) if settings.resize_mode in ("keep_ratio", "center_crop") else max(width, height)
+    scale = settings.size / side
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def resize(pixels: Rgb, target: tuple[int, int], settings: ImageSettings) -> Rgb:
+    """Scales to `target` (width, height): area averaging down, Lanczos up; then crops or borders as the mode says."""
+    original = (pixels.shape[1], pixels.shape[0])
+    if original != target:
+        shrinks = target[0] <= original[0] and target[1] <= original[1]
+        pixels = _as_rgb(cv2.resize(pixels, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4))
+    if settings.resize_mode == "center_crop" and min(target) >= settings.size:
+        left, top = (target[0] - settings.size) // 2, (target[1] - settings.size) // 2
+        pixels = pixels[top : top + settings.size, left : left + settings.size]
+    elif settings.resize_mode == "border" and max(target) == settings.size:
+        pixels = _bordered(pixels, settings.size)
+    return np.ascontiguousarray(pixels)
+
+
+def _bordered(pixels: Rgb, size: int) -> Rgb:
+    height, width = pixels.shape[:2]
+    canvas = np.full((size, size, 3), 255, np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    canvas[top : top + height, left : left + width] = pixels
+    return canvas
+
+
+def encode(pixels: Rgb, settings: ImageSettings) -> bytes:
+    """Pixels as jpg (4:2:0), png or webp; no metadata, so equal pixels give equal bytes."""
+    if settings.format == "jpg":
+        return bytes(simplejpeg.encode_jpeg(pixels, quality=settings.quality, colorspace="RGB", colorsubsampling="420"))
+    if settings.format == "png":
+        parameters = [cv2.IMWRITE_PNG_COMPRESSION, settings.png_compression]
+    else:
+        parameters = [cv2.IMWRITE_WEBP_QUALITY, settings.quality]
+    done, encoded = cv2.imencode(f".{settings.format}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), parameters)
+    if not done:
+        raise MediaError("decode_failed")
+    return encoded.tobytes()
+
+
+def decode_rgb(data: bytes, min_side: int | None = None, max_pixels: int = MAX_PIXELS) -> Rgb:
+    """Upright pixels of the first frame, alpha blended on white.
+
+    With `min_side`, a JPEG may come back smaller than it is, its shorter side still ≥ `min_side` pixels (or as
+    stored when it has fewer). Raises MediaError.
+    """
+    found = header(data)
+    check_pixels(found, max_pixels)
+    if min_side is None:
+        return _decode(data, found, None)
+    width, height = found.upright
+    scale = min(1.0, min_side / min(width, height))
+    return _decode(data, found, (math.ceil(width * scale), math.ceil(height * scale)))
+
+
+def _decode(data: bytes, found: Header, at_least: tuple[int, int] | None) -> Rgb:
+    """Upright RGB, not smaller than `at_least` (width, height after orientation) unless the file is."""
+    wanted = at_least
+    if wanted is not None and found.orientation >= 5:
+        wanted = (wanted[1], wanted[0])
+    try:
+        pixels = _decode_stored(data, found, wanted)
+    except MemoryError:
+        raise MediaError("local_fault", found) from None
+    except CODEC_ERRORS as error:
+        raise MediaError(_damage(error, data, found), found) from None
+    return _upright(pixels, found.orientation)
+
+
+def _decode_stored(data: bytes, found: Header, wanted: tuple[int, int] | None) -> Rgb:
+    if found.format == "jpeg" and found.channels in (1, 3):
+        width, height = wanted or (0, 0)
+        try:
+            return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", min_width=width, min_height=height))
+        except ValueError as error:
+            if "remature end" in str(error):
+                raise
+            # libjpeg also warns of harmless things, such as stray bytes between segments; Pillow tells them apart
+    return _decode_with_pillow(data, found.format, wanted)
+
+
+def _decode_with_pillow(data: bytes, name: str, wanted: tuple[int, int] | None) -> Rgb:
+    with Image.open(io.BytesIO(data), formats=[name]) as image:
+        if name == "jpeg" and wanted is not None:
+            image.draft(None, wanted)
+        image.load()
+        return _flat_rgb(image)
+
+
+def _flat_rgb(image: Image.Image) -> Rgb:
+    """RGB of any Pillow mode: 16 bits cut to 8, palettes and CMYK expanded, alpha blended on white."""
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return _as_rgb(np.repeat(grey[:, :, None], 3, axis=2))
+    if image.mode == "I":
+        grey = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
+        return _as_rgb(np.repeat(grey[:, :, None], 3, axis=2))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        canvas = Image.new("RGB", layer.size, (255, 255, 255))
+        canvas.paste(layer, mask=layer.getchannel("A"))
+        return _as_rgb(np.asarray(canvas))
+    return _as_rgb(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
+
+
+def _as_rgb(array: npt.NDArray[np.generic]) -> Rgb:
+    return np.ascontiguousarray(array, dtype=np.uint8)
+
+
+def _upright(pixels: Rgb, orientation: int) -> Rgb:
+    """Applies EXIF orientation (CIPA DC-008, tag 0x0112): the stored picture becomes the one that was seen."""
+    if orientation == 1:
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _damage(error: BaseException, data: bytes, found: Header) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return "too_many_pixels"
+    text = str(error).lower()
+    told = "premature end" in text or "truncated" in text or isinstance(error, EOFError)
+    return "decode_truncated" if told or _ends_early(data, found) else "decode_failed"
+
+
+def _ends_early(data: bytes, found: Header) -> bool:
+    if found.format == "webp":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    return found.format == "png" and b"IEND" not in data[-4096:]
+
+
+def exif_json(raw: bytes, max_bytes: int = 4096) -> str | None:
+    """Main EXIF tags as JSON of at most `max_bytes`; numbers and text (first 200 characters) only; None without any."""
+    if not raw:
+        return None
+    tags = Image.Exif()
+    try:
+        tags.load(b"Exif\0\0" + raw)
+        values = {ExifTags.TAGS.get(tag, str(tag)): _plain_value(value) for tag, value in tags.items()}
+    except CODEC_ERRORS:
+        return None
+    kept: dict[str, object] = {}
+    size = 2
+    for name in sorted(name for name, value in values.items() if value is not None):
+        size += len(json.dumps({name: values[name]})) + 1
+        if size <= max_bytes:
+            kept[name] = values[name]
+    return json.dumps(kept, sort_keys=True) if kept else None
+
+
+def _plain_value(value: object) -> str | int | float | None:
+    if isinstance(value, str):
+        return "".join(c for c in value[:200] if c.isprintable()).strip() or None
+    if isinstance(value, bool | bytes | tuple | dict):
+        return None
+    if isinstance(value, int):
+        return value
+    try:
+        number = float(value)  # type: ignore[arg-type]  # Pillow's rationals
+    except (TypeError, ValueError, ArithmeticError):
+        return None
+    return round(number, 6) if math.isfinite(number) else None
