@@ -36,7 +36,7 @@ def query(pool: Pool, sql: str, policy: str | None = None) -> pa.Table:
     with connect(pool, policy) as connection:
         statement = one_select(connection, sql)
         try:
-            return connection.execute(statement).to_arrow_reader().read_all()
+            return connection.sql(statement).to_arrow_table()
         except duckdb.Error as error:
             raise explain_error(connection, error) from None
 

@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from curate import schema as schemas
+from curate.catalog.subsets import read_subset
 from curate.errors import REASONS, UsageError
 from curate.schema import KEY, SOURCE_PREFIX, nearest, resources
 from curate.store import Pool, Snapshot
@@ -34,7 +35,8 @@ def connect(pool: Pool, policy: str | None = None, versions: Mapping[str, int] |
     """An in-memory DuckDB connection with a view per table, the table `reasons` and the view `samples`.
 
     `samples` joins the decisions of `policy` (default: the pool's current one; `NO_POLICY` for none). `versions` pins
-    tables to an older version; the rest are pinned to the newest. Raises UsageError for a policy that was not applied.
+    tables to an older version; the rest are pinned to the newest. `clip_score` and the group columns are the ones that
+    the policy used. Raises UsageError for a policy that was not applied.
     """
     chosen = current_policy(pool) if policy is None else policy
     snapshots = pin(pool, versions)
@@ -45,7 +47,9 @@ def connect(pool: Pool, policy: str | None = None, versions: Mapping[str, int] |
     _add_reasons(connection)
     for name in sorted({*snapshots, *_ALWAYS}):
         _add_view(connection, name, snapshots.get(name))
-    connection.execute(_samples_sql(connection, snapshots, chosen, current_clip_column(pool, snapshots)))
+    subset = read_subset(pool, chosen)
+    clip = subset.clip_column if subset.clip_column in clip_columns(snapshots) else current_clip_column(pool, snapshots)
+    connection.execute(_samples_sql(connection, snapshots, chosen, clip, subset.groups))
     _lock(connection, [path for snapshot in snapshots.values() for path in snapshot.paths()])
     return connection
 
@@ -61,12 +65,18 @@ def policies(pool: Pool) -> list[str]:
 
 
 def current_policy(pool: Pool) -> str:
-    """The policy that `samples` shows when none is named: the document `current`'s, else the only one, else none."""
+    """The policy that `samples` shows when none is named: the document `current`'s, else the one applied last, else none."""
     applied = policies(pool)
     wanted = (pool.read_document(CURRENT) or {}).get("policy")
     if wanted in applied:
         return str(wanted)
-    return applied[0] if len(applied) == 1 else NO_POLICY
+    return max(applied, key=lambda name: (_applied_at(pool, name), name), default=NO_POLICY)
+
+
+def _applied_at(pool: Pool, policy: str) -> float:
+    """When the subset's file was written, in seconds since 1970; 0 when there is none."""
+    path = pool.path / "subsets" / f"{policy}.json"
+    return path.stat().st_mtime if path.exists() else 0.0
 
 
 def current_clip_column(pool: Pool, snapshots: Mapping[str, Snapshot]) -> str | None:
@@ -175,11 +185,13 @@ class _Column:
         return f"{quoted(self.table)}.{quoted(self.name)} AS {quoted(self.alias)}"
 
 
-def _samples_sql(connection: duckdb.DuckDBPyConnection, snapshots: Mapping[str, Snapshot], policy: str, clip: str | None) -> str:
+def _samples_sql(
+    connection: duckdb.DuckDBPyConnection, snapshots: Mapping[str, Snapshot], policy: str, clip: str | None, wanted_groups: str | None
+) -> str:
     template = (resources("schemas") / "views" / "samples.sql").read_text()
     scores = [name for name, _ in _score_columns(snapshots)]
     reasons = ", ".join(f"{quoted(name)}.reason" for name in scores)
-    groups = _groups_table(snapshots)
+    groups = _groups_table(snapshots, wanted_groups)
     return template.format(
         columns=",\n        ".join(column.sql() for column in _columns(snapshots, clip)),
         score_reason=f"coalesce({reasons}, NULL)" if scores else "CAST(NULL AS VARCHAR)",
@@ -225,5 +237,8 @@ def _score_columns(snapshots: Mapping[str, Snapshot]) -> list[tuple[str, list[st
     return [(name, list(_schema(snapshots, name).names)) for name in sorted(snapshots) if name.startswith("scores_")]
 
 
-def _groups_table(snapshots: Mapping[str, Snapshot]) -> str | None:
+def _groups_table(snapshots: Mapping[str, Snapshot], wanted: str | None) -> str | None:
+    """The groups that the policy elected in; else the first there are."""
+    if f"groups_{wanted}" in snapshots:
+        return f"groups_{wanted}"
     return next((name for name in sorted(snapshots) if name.startswith("groups_")), None)

@@ -113,12 +113,29 @@ def build(folder: Path, parts: Sequence[Sequence[Row]] | None = None, policy: st
                 run.commit(name, [pool.write_part(name, part, data, f"basis-{part}", tables[name])])
     pool.write_document("settings", {"recipe": "ingest", "score": {"model": "tiny"}})
     if policy:
-        subsets = pool.path / "subsets"
-        subsets.mkdir()
-        versions = {name: pool.snapshot(name).version for name in pool.tables()}
-        subset = {"policy": policy, "rules": RULES, "parameters": {"clip_cut": 0.30}, "versions": versions}
-        (subsets / f"{policy}.json").write_text(json.dumps(subset))
+        write_subset(pool, policy)
     return pool
+
+
+POLICY_TEXT = """-- source: made for tests
+-- parameter: clip_cut = 0.30
+SELECT part, row,
+    caption_characters < 6 AND part = 0 AS caption_short,
+    coalesce(clip_score, -1.0) < $clip_cut AS clip_score_low
+FROM samples
+"""
+
+
+def write_subset(pool: Pool, policy: str) -> None:
+    """What `curate filter` notes about its outcome, as far as the catalog reads it."""
+    folder = pool.path / "subsets"
+    folder.mkdir(exist_ok=True)
+    subset = {
+        "name": policy, "policy": "usual.sql", "policy_text": POLICY_TEXT, "parameters": {"clip_cut": 0.30}, "mode": "absolute", "cuts": [],
+        "rules": {rule: {"first": 1, "alone": 1, "only": 1} for rule in RULES}, "user_reasons": [], "groups": "pixels",
+        "clip_column": "clip_tiny", "decisions_version": pool.snapshot(f"decisions_{policy}").version,
+    }  # fmt: skip
+    (folder / f"{policy}.json").write_text(json.dumps(subset))
 
 
 def _tables(policy: str | None) -> dict[str, pa.Schema]:
@@ -182,7 +199,8 @@ def _fetched(pool: Pool, part: int, rows: Sequence[Row], known: Sequence[Mapping
             body, place = jpeg(row.colour), offsets[2 * owners.index(number)]
             digest = hashlib.sha256(body).hexdigest()
             line |= {"http_status": 200, "original_bytes": len(body), "original_width": 48, "original_height": 48,
-                     "original_format": "jpeg", "sha256": digest, "width": 48, "height": 48, "format": "jpg", "image_bytes": len(body), "image_sha256": digest,
+                     "original_format": "jpeg", "sha256": digest, "width": 48, "height": 48, "format": "jpg",
+                     "image_bytes": len(body), "image_sha256": digest,
                      "tar_file": tar_file, "tar_offset": place, "tar_size": len(body)}  # fmt: skip
         lines.append(line)
     return lines

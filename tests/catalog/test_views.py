@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import duckdb
@@ -136,10 +137,12 @@ def test_an_unknown_policy_offers_the_nearest(read_only_pool: Pool) -> None:
 
 
 def test_current_policy_and_clip_column_follow_the_document(pool: Pool) -> None:
-    assert views.current_policy(pool) == "usual"
-    empty = pool.snapshot("decisions_usual").read()
-    pools.replace_part(pool, "decisions_zero", 0, empty.slice(0, 0), empty.schema)
-    assert views.current_policy(pool) == views.NO_POLICY
-    pool.write_document(views.CURRENT, {"policy": "zero", "clip_score": "clip_tiny"})
+    data = pool.snapshot("decisions_usual").read()
+    pools.replace_part(pool, "decisions_zero", 0, data.slice(0, 0), pool.snapshot("decisions_usual").schema)
+    assert views.current_policy(pool) == "usual", "zero has no subset yet"
+    pools.write_subset(pool, "zero")
+    os.utime(pool.path / "subsets" / "usual.json", (1, 1))
     assert views.current_policy(pool) == "zero"
+    pool.write_document(views.CURRENT, {"policy": "usual", "clip_score": "clip_tiny"})
+    assert views.current_policy(pool) == "usual"
     assert views.current_clip_column(pool, views.pin(pool)) == "clip_tiny"
