@@ -15,36 +15,48 @@ class FetchSettings(Settings):
     """Settings of the fetch phase: caps and manners of the requests, and the stored image (`image`)."""
 
     # what an answer may be
-    max_bytes: int = Field(32 << 20, ge=1, description="largest body in bytes")
-    max_redirects: int = Field(5, ge=0, le=20)
-    max_url_characters: int = Field(8192, ge=16)
-    max_header_bytes: int = Field(32 << 10, ge=1024, description="longest header line in bytes")
-    allow_addresses: tuple[str, ...] = Field((), description="CIDRs the guard lets through although they are not public")
-    opt_out: bool = Field(True, description="honour X-Robots-Tag and TDM-Reservation")
+    max_bytes: int = Field(default=32 << 20, ge=1, description="largest body in bytes")
+    max_redirects: int = Field(default=5, ge=0, le=20)
+    max_url_characters: int = Field(default=8192, ge=16)
+    max_header_bytes: int = Field(default=32 << 10, ge=1024, description="longest header line in bytes")
+    allow_addresses: tuple[str, ...] = Field(default=(), description="CIDRs the guard lets through although they are not public")
+    opt_out: bool = Field(default=True, description="honour X-Robots-Tag and TDM-Reservation")
     opt_out_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex", "none")
-    opt_out_date: datetime.date | None = Field(None, description="day on which unavailable_after is judged; default today (UTC)")
+    opt_out_date: datetime.date | None = Field(default=None, description="day on which unavailable_after is judged; default today (UTC)")
     image: ImageSettings = ImageSettings()
 
     # how to ask
-    user_agent: str = Field("curate/0.1 (dataset research; +https://github.com/curate-vlm/curate)", min_length=1)
-    robot_names: tuple[str, ...] = Field(("curate",), description="names under which header rules may address us")
-    attempts: int = Field(3, ge=1, le=10)
-    connect_seconds: float = Field(5.0, gt=0)
-    resolve_seconds: float = Field(5.0, gt=0)
-    total_seconds: float = Field(30.0, gt=0, description="for one URL, with its redirects, retries and waits between them")
-    backoff_seconds: float = Field(0.5, ge=0, description="mean-doubling base of the full-jitter backoff")
-    backoff_cap_seconds: float = Field(8.0, ge=0)
-    host_in_flight: int = Field(2, ge=1, description="requests at once per registrable domain or address, all workers together")
-    host_interval_seconds: float = Field(0.5, ge=0, description="between two starts at one domain, all workers together")
+    contact: str | None = Field(default=None, description="mail address or page of whoever runs this, for the user agent")
+    robot_names: tuple[str, ...] = Field(default=("curate",), description="names under which header rules may address us")
+    attempts: int = Field(default=3, ge=1, le=10)
+    connect_seconds: float = Field(default=5.0, gt=0)
+    resolve_seconds: float = Field(default=5.0, gt=0)
+    total_seconds: float = Field(default=30.0, gt=0, description="for one URL, with its redirects, retries and waits between them")
+    backoff_seconds: float = Field(default=0.5, ge=0, description="mean-doubling base of the full-jitter backoff")
+    backoff_cap_seconds: float = Field(default=8.0, ge=0)
+    host_in_flight: int = Field(default=2, ge=1, description="requests at once per registrable domain or address, all workers together")
+    host_interval_seconds: float = Field(default=0.5, ge=0, description="between two starts at one domain, all workers together")
 
     # how the work is spread; equal results whatever stands here
-    processes: int | None = Field(None, ge=1, description="workers; default one per core")
-    in_flight: int = Field(256, ge=1, description="requests at once per worker")
-    resolver_threads: int = Field(32, ge=1)
-    codec_threads: int = Field(1, ge=1, description="threads per worker that decode and encode")
-    batch_rows: int = Field(64, ge=1)
-    lookahead_rows: int = Field(4096, ge=1, description="rows under way in one worker")
-    buffer_bytes: int = Field(128 << 20, ge=1 << 20, description="bodies and images held by one worker")
+    processes: int | None = Field(default=None, ge=1, description="workers; default one per core")
+    in_flight: int = Field(default=256, ge=1, description="requests at once per worker")
+    resolver_threads: int = Field(default=32, ge=1)
+    codec_threads: int = Field(default=1, ge=1, description="threads per worker that decode and encode")
+    batch_rows: int = Field(default=64, ge=1)
+    lookahead_rows: int = Field(default=4096, ge=1, description="rows under way in one worker")
+    buffer_bytes: int = Field(default=128 << 20, ge=1 << 20, description="bodies and images held by one worker")
+
+    @property
+    def user_agent(self) -> str:
+        """What servers see in the User-Agent header."""
+        return f"curate/0.1 (image-text dataset builder; {'contact ' + self.contact if self.contact else 'no contact given'})"
+
+    @field_validator("contact")
+    @classmethod
+    def _is_one_line(cls, value: str | None) -> str | None:
+        if value is not None and not (value.isascii() and value.isprintable() and 3 <= len(value) <= 200):
+            raise ValueError("contact must be 3 to 200 printable ASCII characters")
+        return value
 
     @field_validator("allow_addresses")
     @classmethod

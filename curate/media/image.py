@@ -52,16 +52,16 @@ class ImageSettings(Settings):
     """
 
     resize_mode: Literal["no", "keep_ratio", "keep_ratio_largest", "center_crop", "border"] = "keep_ratio"
-    size: int = Field(256, ge=1, le=MAX_SIDE)
+    size: int = Field(default=256, ge=1, le=MAX_SIDE)
     only_shrink: bool = True
     format: Literal["jpg", "png", "webp"] = "jpg"
-    quality: int = Field(95, ge=1, le=100)
-    png_compression: int = Field(6, ge=0, le=9)
+    quality: int = Field(default=95, ge=1, le=100)
+    png_compression: int = Field(default=6, ge=0, le=9)
     reencode: Literal["never", "when_needed", "always"] = "when_needed"
     decode: Literal["fast", "faithful"] = "fast"
-    max_pixels: int = Field(MAX_PIXELS, ge=1)
-    max_side: int = Field(MAX_SIDE, ge=1)
-    max_exif_bytes: int = Field(4096, ge=2)
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
+    max_side: int = Field(default=MAX_SIDE, ge=1)
+    max_exif_bytes: int = Field(default=4096, ge=2)
 
 
 @dataclass(frozen=True)

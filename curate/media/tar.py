@@ -7,6 +7,7 @@ range read needs no tar library.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Member:
 
 
 class TarWriter:
-    """Writes members one after the other; `close()` adds the end mark and flushes to the disk."""
+    """Writes members one after the other; `close()` adds the end mark. Making them durable is the store's."""
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = open(path, "wb", buffering=1 << 20)  # noqa: SIM115  # closed by close()
@@ -56,23 +57,19 @@ class TarWriter:
         return offset
 
     def close(self) -> None:
-        """Ends the archive and forces it to the disk."""
+        """Ends the archive and closes the file; a full disk shows here at the latest, as OSError."""
         if self._file.closed:
             return
         try:
             self._file.write(_END)
             self._position += len(_END)
-            self._file.flush()
-            os.fsync(self._file.fileno())
         finally:
             self._file.close()
 
     def abandon(self) -> None:
         """Closes the file as it is, without an end mark; for a run that failed."""
-        try:
+        with contextlib.suppress(OSError):  # what cannot be flushed belongs to a file that is thrown away
             self._file.close()
-        except OSError:
-            pass  # what could not be flushed belongs to a file that is thrown away
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,225 @@
+"""The fetch phase: one part of `rows` becomes one part of `fetched`, a tar of images, and a line of telemetry per row."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import REASONS, LocalFault
+from curate.fetch.settings import FetchSettings
+from curate.fetch.stage import RESULT_COLUMNS, TELEMETRY_COLUMNS, FetchStage
+from curate.media.tar import TarWriter
+from curate.media.text import remove_controls
+from curate.stage import Compute, PartReport, PartTask, Resources
+from curate.store import Pool
+
+Record = Mapping[str, object]
+_TAR_COLUMNS = ("tar_file", "tar_offset", "tar_size")
+_ROW_COLUMNS = ["row", "sample_id", "url_id", "url", "caption", "reason"]
+
+
+@dataclass(frozen=True)
+class FetchPhase:
+    """Requests each URL of a part once and stores what comes back.
+
+    Rows that plan or prefilter refused keep that reason and are never requested. With `task.previous`, rows that are
+    done there (fetched, or failed for good) are taken over unchanged, and only the difference is requested; its bytes
+    go to a second tar. The caller passes `previous` only when this phase's identity is the same as then.
+    """
+
+    settings: FetchSettings = field(default_factory=FetchSettings)
+    workers: int | None = None
+    name: str = "fetch"
+    table: str = "fetched"
+    inputs: tuple[str, ...] = ("rows", "decisions_prefilter")
+
+    @property
+    def stage(self) -> FetchStage:
+        """The stage that does the requests of one worker."""
+        return FetchStage(self.settings, self.workers or self.settings.processes or os.cpu_count() or 1)
+
+    @property
+    def resources(self) -> Resources:
+        """Those of the stage."""
+        return self.stage.resources
+
+    def identity(self) -> str:
+        """That of the stage."""
+        return self.stage.identity()
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[PartTask], PartReport]]:
+        """Opens the client once; yields the function that fetches one part."""
+        with self.stage.open() as compute:
+            yield lambda task: _fetch_part(task, compute, self.settings.batch_rows)
+
+
+@dataclass
+class _Part:
+    """Rows of a part, and for each where its outcome comes from: a reason to skip, an earlier record, or a request."""
+
+    rows: list[Record]
+    skips: list[str | None]
+    earlier: dict[int, Record]
+    owners: dict[str, int]  # url_id -> index of the row in whose name it is requested
+    done: dict[int, dict[str, object]] = field(default_factory=dict)  # owner's index -> result and telemetry columns
+
+    def record(self, index: int) -> Record:
+        """Columns of `fetched` for one row."""
+        if self.skips[index] is not None:
+            return {"reason": self.skips[index]}
+        if index in self.earlier:
+            return self.earlier[index]
+        return self.done[self.owners[str(self.rows[index]["url_id"])]]
+
+
+def _fetch_part(task: PartTask, compute: Compute, batch_rows: int) -> PartReport:
+    pool = Pool.open(task.pool)
+    with _local_faults():
+        part = _plan(task)
+        _request(part, pool, task.part, compute, batch_rows)
+    fetched = [part.record(index) for index in range(len(part.rows))]
+    files = (
+        pool.write_part("fetched", task.part, _table(part.rows, fetched, (*RESULT_COLUMNS, *_TAR_COLUMNS)), task.basis),
+        pool.write_part("telemetry_fetch", task.part, _telemetry(part), task.basis),
+    )
+    reasons = Counter(str(record["reason"] or "ok") for record in fetched)
+    return PartReport(task.part, files, dict(reasons), _counters(part))
+
+
+# -- what is to be requested
+
+
+def _plan(task: PartTask) -> _Part:
+    rows = pq.read_table(task.inputs["rows"], columns=_ROW_COLUMNS, partitioning=None).to_pylist()
+    skips = _skips(rows, task.inputs.get("decisions_prefilter"))
+    earlier = _earlier(task, len(rows), skips)
+    known = {str(rows[index]["url_id"]): record for index, record in reversed(earlier.items())}
+    owners: dict[str, int] = {}
+    for index, row in enumerate(rows):
+        if skips[index] is None and index not in earlier:
+            url_id = str(row["url_id"])
+            if url_id in known:
+                earlier[index] = known[url_id]
+            else:
+                owners.setdefault(url_id, index)
+    return _Part(rows, skips, earlier, owners)
+
+
+def _skips(rows: list[Record], prefilter: str | None) -> list[str | None]:
+    """Why each row is not requested: its own reason first, then the prefilter's."""
+    own = [None if row["reason"] is None else str(row["reason"]) for row in rows]
+    if prefilter is None:
+        return own
+    decisions = pq.read_table(prefilter, columns=["row", "keep", "reason"], partitioning=None)
+    refused = {
+        row: reason or "prefilter"
+        for row, keep, reason in zip(*(decisions.column(name).to_pylist() for name in ("row", "keep", "reason")), strict=True)
+        if reason or keep is False
+    }
+    return [reason or refused.get(row["row"]) for reason, row in zip(own, rows, strict=True)]
+
+
+def _earlier(task: PartTask, rows: int, skips: list[str | None]) -> dict[int, Record]:
+    """Records of the previous file that stand: fetched rows, and failures that another try would not mend."""
+    if task.previous is None:
+        return {}
+    columns = [*RESULT_COLUMNS, *_TAR_COLUMNS]
+    records = pq.read_table(Path(task.pool) / task.previous, columns=columns, partitioning=None).to_pylist()
+    if len(records) != rows:
+        return {}
+    return {index: record for index, record in enumerate(records) if skips[index] is None and _stands(record["reason"])}
+
+
+def _stands(reason: str | None) -> bool:
+    """A refusal at plan or prefilter that no longer holds was never an answer of the web."""
+    if reason is None:
+        return True
+    return reason in REASONS and not REASONS[reason].retryable and reason not in ("prefilter", "duplicate_row")
+
+
+# -- requests and the tar
+
+
+def _request(part: _Part, pool: Pool, number: int, compute: Compute, batch_rows: int) -> None:
+    """Fills `part.done`, and publishes the tar of the new images if there are any."""
+    owners = list(part.owners.values())
+    temporary = pool.temporary(".tar")
+    try:
+        with TarWriter(temporary) as tar:
+            outcomes = _outcomes(compute(_batches(part.rows, owners, batch_rows)))
+            for index, (columns, image) in zip(owners, outcomes, strict=True):
+                part.done[index] = columns if image is None else columns | _store(tar, part.rows[index], columns, image)
+            empty = not tar.size_bytes
+        if not empty:
+            path = pool.publish(temporary, "tars", f"{number:05d}")
+            for columns in part.done.values():
+                if columns.get("tar_offset") is not None:
+                    columns["tar_file"] = path
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _batches(rows: list[Record], owners: list[int], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(owners), batch_rows):
+        urls = [rows[index]["url"] for index in owners[start : start + batch_rows]]
+        yield pa.record_batch([pa.array(urls, pa.string()), pa.nulls(len(urls), pa.string())], names=["url", "skip"])
+
+
+def _outcomes(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, object], bytes | None]]:
+    for batch in batches:
+        for record in batch.to_pylist():
+            image = record.pop("image")
+            yield record, image
+
+
+def _store(tar: TarWriter, row: Record, columns: Record, image: bytes) -> dict[str, object]:
+    """Image and caption as neighbours, named by the sample, as WebDataset readers want them."""
+    offset = tar.add(f"{row['sample_id']}.{columns['format']}", image)
+    tar.add(f"{row['sample_id']}.txt", remove_controls(str(row["caption"] or "")).encode())
+    return {"tar_offset": offset, "tar_size": len(image)}
+
+
+# -- tables
+
+
+def _table(rows: list[Record], records: list[Record], names: Iterable[str]) -> pa.Table:
+    columns = {name: [record.get(name) for record in records] for name in names}
+    return pa.table({"row": pa.array([row["row"] for row in rows], pa.int32()), **columns})
+
+
+def _telemetry(part: _Part) -> pa.Table:
+    """One line per row; rows that were not requested themselves have zero attempts."""
+    unasked: Record = {"attempts": 0, "bytes_read": 0}
+    records = [part.done.get(index, unasked) for index in range(len(part.rows))]
+    lines = _table(part.rows, records, TELEMETRY_COLUMNS)
+    return lines.append_column("phase", pa.repeat(pa.scalar("fetch"), len(records)))
+
+
+def _counters(part: _Part) -> dict[str, float]:
+    done = part.done.values()
+    return {
+        "requests": float(sum(int(str(record["attempts"])) for record in done)),
+        "urls": float(len(part.owners)),
+        "bytes_read": float(sum(int(str(record["bytes_read"])) for record in done)),
+        "images": float(sum(record.get("tar_offset") is not None for record in done)),
+        "rows_reused": float(len(part.earlier)),
+    }
+
+
+@contextlib.contextmanager
+def _local_faults() -> Iterator[None]:
+    """Rows never fail because of this machine's disk or descriptors; the run stops and can be resumed."""
+    try:
+        yield
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        raise LocalFault(f"{error.strerror or error}{place}; nothing is lost, run the same command again") from error
