@@ -53,7 +53,23 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Composed:
     for key, value in parsed:
         group_file = _group_file(key, value)
         origins |= {f"{key}.{below}": _shown(group_file) for below in _read(group_file)} if group_file else {key: COMMAND_LINE}
-    return Composed(_hydra(file, [_hydra_override(key, value) for key, value in parsed]), origins)
+    return Composed(_hydra(file.parent, file.stem, [_hydra_override(key, value) for key, value in parsed]), origins)
+
+
+def values(overrides: Sequence[str]) -> Composed:
+    """Overrides alone, as the tree of plain values that they say. Raises SettingsError."""
+    parsed = [_split(override) for override in overrides]
+    said = _hydra(_conf("recipe"), None, [_hydra_override(key, value) for key, value in parsed])
+    return Composed(said, {key: COMMAND_LINE for key, _ in parsed})
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both trees in one; where both say something, `above` wins. Mappings are merged, all else is replaced."""
+    result = dict(below)
+    for key, value in above.items():
+        under = result.get(key)
+        result[key] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return result
 
 
 def build(model: type[AnySettings], data: Mapping[str, Any]) -> AnySettings:
@@ -125,7 +141,8 @@ def _quoted(text: str) -> str:
     return f"'{escaped}{chr(92) * 2 * tail}'"
 
 
-def _hydra(file: Path, overrides: list[str]) -> dict[str, Any]:
+def _hydra(folder: Path, name: str | None, overrides: list[str]) -> dict[str, Any]:
+    """Hydra's compose of `folder/name.yaml` (None: of nothing) and overrides in Hydra's grammar."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
@@ -134,10 +151,10 @@ def _hydra(file: Path, overrides: list[str]) -> dict[str, Any]:
 
     search = f"hydra.searchpath=[{_quoted('file://' + str(_conf('engine').parent))}]"
     try:
-        with initialize_config_dir(str(file.parent), version_base="1.3"):
-            config = hydra_compose(file.stem, [search, *overrides])
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            config = hydra_compose(name, [search, *overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        raise SettingsError(f"{_shown(file)} with {' '.join(overrides)}: {str(error).splitlines()[0]}") from None
+        raise SettingsError(f"{name or COMMAND_LINE} with {' '.join(overrides)}: {str(error).splitlines()[0]}") from None
     return {str(key): value for key, value in dict(OmegaConf.to_container(config, resolve=False)).items()}  # type: ignore[arg-type]
 
 

@@ -1,0 +1,10 @@
+"""The command `curate`: words at a terminal become calls of the library, its answers become lines and exit codes."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Entry point of the command; never returns."""
+    from curate.cli.app import main as run
+
+    run()

@@ -1,0 +1,118 @@
+"""The command line's frame: the list of commands, and what a person sees when something goes wrong.
+
+Exit codes: 0 well · 1 stopped, the same command resumes · 2 wrong call · 3 finished with something wrong.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NoReturn
+
+import click
+
+from curate.cli import learn, look, run, steps
+from curate.cli.doctor import doctor
+from curate.errors import CurateError
+
+SECTIONS: dict[str, list[click.Command]] = {
+    "The whole way": [run.demo, run.check, run.run],
+    "Single steps, on a pool that exists": [steps.score, steps.dedupe, steps.filter_, steps.pack],
+    "Look": [look.sql, look.funnel, look.report, look.status, look.history, look.verify, look.digest],
+    "Learn": [learn.train, learn.evaluate],
+    "This machine": [doctor],
+}
+
+_LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO}
+
+
+class Sections(click.Group):
+    """A group whose help lists its commands under headings, in the order in which people need them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, section after section."""
+        return [str(command.name) for commands in SECTIONS.values() for command in commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        return {str(command.name): command for commands in SECTIONS.values() for command in commands}.get(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the sections."""
+        for heading, commands in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(str(command.name), command.get_short_help_str(90)) for command in commands])
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="curate-vlm", prog_name="curate")
+def curate() -> None:
+    """From URL lists to curated image-text shards, and tables that say what became of every row.
+
+    \b
+    Start here:  curate demo --pool demo-pool
+    Your list:   curate run ingest --pool POOL input.path=LIST
+    Afterwards:  curate funnel POOL; curate report POOL; curate sql POOL "SELECT reason, count(*) FROM samples GROUP BY 1"
+    """
+
+
+def main() -> NoReturn:
+    """Runs the command of this process's arguments and exits with its code."""
+    sys.excepthook = report_bug
+    signal.signal(signal.SIGTERM, _stop)
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: list[str]) -> int:
+    """Runs one command; returns its exit code. What nobody foresaw passes through, to `report_bug`."""
+    try:
+        result = curate.main(arguments, prog_name="curate", standalone_mode=False)
+        sys.stdout.flush()
+        return int(result or 0)
+    except CurateError as error:
+        return _say(str(error), error.exit_code)
+    except click.ClickException as error:
+        return _say(_with_hint(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _say("stopped; the same command resumes", 1)
+    except BrokenPipeError:  # the reader, for example `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in _LOCAL_FAULTS:
+            raise
+        return _say(f"this machine: {error}; make room and give the same command again", 1)
+
+
+def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Stands in for Python's traceback: one line, and the traceback in a file; CURATE_DEBUG=1 shows it."""
+    if os.environ.get("CURATE_DEBUG", "0") not in ("", "0"):
+        sys.__excepthook__(kind, error, trace)
+        return
+    log = Path(tempfile.gettempdir()) / f"curate-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    log.write_text(f"curate {' '.join(sys.argv[1:])}\n" + "".join(traceback.format_exception(kind, error, trace)))
+    summary = " ".join(str(error).split())[:300]
+    _say(f"this is a bug in curate ({kind.__name__}: {summary}); the details are in {log}; CURATE_DEBUG=1 shows them here", 1)
+
+
+def _say(line: str, code: int) -> int:
+    click.secho(line, fg="red", err=True)
+    return code
+
+
+def _with_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "curate"
+    return f"{error.format_message()}  ({path} --help)"
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Schedulers end jobs with SIGTERM: leave as after Ctrl-C, with what is finished committed."""
+    raise KeyboardInterrupt
