@@ -1,0 +1,202 @@
+"""A policy's SQL runs over one pinned version of the pool; the verdicts lie in the temporary table `verdicts`.
+
+The policy sees `samples` as `curate.catalog.views` offers it, with one difference: NaN is null, so that no comparison
+with a number that is none ever decides (DuckDB would sort NaN above every number). Everything larger than memory is
+spilled to the pool's tmp folder by DuckDB.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction as Ratio
+
+import duckdb
+
+from curate.catalog.views import explain_error, quoted
+from curate.errors import LocalFault, SettingsError
+from curate.filter.policy import DENOMINATORS, Fraction, Policy, Value, checked_rule
+from curate.schema import nearest
+from curate.shards.subset import CutOutcome, RuleCounts
+
+REFUSED = "reason IS NOT NULL"
+WITH_IMAGE = "reason IS NULL AND tar_file IS NOT NULL"
+LARGEST_THEN_BEST = "original_width * original_height DESC, clip_score DESC"
+
+Connection = duckdb.DuckDBPyConnection
+
+
+def without_nan(connection: Connection) -> None:
+    """Puts a view over `samples` in which NaN is null."""
+    names = [line[0] for line in connection.execute("DESCRIBE samples").fetchall() if line[1] in ("FLOAT", "DOUBLE")]
+    replaced = ", ".join(f"CASE WHEN isnan({quoted(name)}) THEN NULL ELSE {quoted(name)} END AS {quoted(name)}" for name in names)
+    connection.execute(f"CREATE TEMP VIEW samples AS SELECT *{f' REPLACE ({replaced})' if names else ''} FROM memory.main.samples")
+
+
+def rules_of(connection: Connection, policy: Policy) -> tuple[str, ...]:
+    """Names of the policy's rules in order. Raises SettingsError when the SQL is not what a policy is."""
+    unbound = {name: 0.0 if value is None else value for name, value in policy.parameters.items()}
+    with _errors(connection, policy):
+        _one_select(connection, policy)
+        columns = connection.execute(f"DESCRIBE {policy.text}", unbound).fetchall()
+    names = [str(column[0]) for column in columns]
+    if names[:2] != ["part", "row"] or len(names) < 3:
+        raise SettingsError(f"{policy.origin}: the SELECT gives part, row and a column per rule, in this order; found {', '.join(names)}")
+    if len({name.lower() for name in names}) < len(names):
+        raise SettingsError(f"{policy.origin}: two columns of the SELECT have one name")
+    for name, kind in ((str(column[0]), str(column[1])) for column in columns[2:]):
+        if kind != "BOOLEAN":
+            raise SettingsError(f"{policy.origin}: rule {name!r} is {kind}, not BOOLEAN (true where the row fails it)")
+    rules = tuple(checked_rule(name, policy.origin) for name in names[2:])
+    for fraction in policy.fractions:
+        if fraction.rule not in rules:
+            raise SettingsError(f"{policy.origin}: a fraction is in rule {fraction.rule!r}, not there{nearest(fraction.rule, list(rules))}")
+    return rules
+
+
+def _one_select(connection: Connection, policy: Policy) -> None:
+    statements = connection.extract_statements(policy.text)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise SettingsError(f"{policy.origin}: a policy is exactly one SELECT")
+    wanted, declared = set(statements[0].named_parameters), set(policy.parameters)
+    for name in sorted(wanted - declared):
+        raise SettingsError(f"{policy.origin}: ${name} has no `-- parameter:` line{nearest(name, sorted(declared))}")
+    for name in sorted(declared - wanted):
+        raise SettingsError(f"{policy.origin}: parameter {name!r} is declared and not used{nearest(name, sorted(wanted))}")
+
+
+def choose_cut(connection: Connection, policy: Policy, fraction: Fraction) -> CutOutcome:
+    """The column's value that keeps exactly the declared share; which rows lie on it and are over the count goes into `tied`.
+
+    The count is the share of the denominator, halves rounded up; rows without a value are never kept. Among equal values
+    the smaller sample_id stays.
+    """
+    column, of_sql = quoted(fraction.column), DENOMINATORS[fraction.denominator].format(column=quoted(fraction.column))
+    ranked = f"SELECT part, row, sample_id, {column} AS value FROM samples WHERE {WITH_IMAGE} AND {column} IS NOT NULL"
+    with _errors(connection, policy):
+        of = _scalar(connection, f"SELECT count(*) FROM samples WHERE {WITH_IMAGE} AND ({of_sql})")
+        have = _scalar(connection, f"SELECT count(*) FROM ({ranked})")
+        kept = min(math.floor(Ratio(str(fraction.fraction)) * of + Ratio(1, 2)), have)
+        cut = _value_at(connection, ranked, kept)
+        above = _scalar(connection, f"SELECT count(*) FROM ({ranked}) WHERE value > $cut", {"cut": cut})
+        connection.execute("CREATE TEMP TABLE IF NOT EXISTS tied (rule VARCHAR, part INTEGER, row INTEGER)")
+        connection.execute(
+            f"INSERT INTO tied SELECT $rule, part, row FROM ({ranked}) WHERE value = $cut ORDER BY sample_id, part, row OFFSET $stay",
+            {"rule": fraction.rule, "cut": cut, "stay": kept - above},
+        )
+    tied = _scalar(connection, "SELECT count(*) FROM tied WHERE rule = $rule", {"rule": fraction.rule})
+    return CutOutcome(**vars(fraction), of=of, kept=kept, cut=cut, ties_dropped=tied)
+
+
+def _value_at(connection: Connection, ranked: str, kept: int) -> float:
+    """The lowest value that is kept; for none at all the next number above the highest one."""
+    found = connection.execute(f"SELECT value FROM ({ranked}) ORDER BY value DESC LIMIT 1 OFFSET {max(kept - 1, 0)}").fetchall()
+    value = float(found[0][0]) if found else 0.0
+    return value if kept else math.nextafter(value, math.inf)
+
+
+def judge(
+    connection: Connection, policy: Policy, rules: tuple[str, ...], values: Mapping[str, Value], groups: str | None, unscored: list[int]
+) -> None:
+    """Fills `verdicts` (part, row, sample_id, keep, reason, failed_rules); one line per row of the pool.
+
+    Rows that have a reason already are kept out without a new one; rows without image, or in a part of `unscored`, stay
+    undecided (keep null). Of the members of a group that pass all rules the first in the policy's order stays.
+    """
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS tied (rule VARCHAR, part INTEGER, row INTEGER)")
+    failing = ", ".join(f"CASE WHEN coalesce({quoted(rule)}, false) OR {_tied(rule)} THEN '{rule}' END" for rule in rules)
+    body = policy.text.rstrip().rstrip(";")
+    with _errors(connection, policy):
+        connection.execute(
+            f"CREATE TEMP TABLE answers AS WITH answers AS ({body}\n)"
+            f" SELECT part, row, list_filter([{failing}], lambda name: name IS NOT NULL) AS failed FROM answers",
+            dict(values),
+        )
+        _whole(connection, policy)
+    with _errors(connection, policy, "representative"):
+        connection.execute(_verdicts_sql(connection, policy.representative, groups, unscored))
+
+
+def _tied(rule: str) -> str:
+    return f"(part, row) IN (SELECT (part, row) FROM tied WHERE rule = '{rule}')"
+
+
+def _whole(connection: Connection, policy: Policy) -> None:
+    """A policy answers for every row once: one that drops lines would lose rows without a reason."""
+    rows = _scalar(connection, 'SELECT count(*) FROM "rows"')
+    found = _scalar(connection, "SELECT count(*) FROM answers")
+    matched = _scalar(connection, 'SELECT count(*) FROM "rows" SEMI JOIN answers USING (part, row)')
+    if not rows == found == matched:
+        raise SettingsError(
+            f"{policy.origin}: the SELECT answers {found:,} lines for {matched:,} of {rows:,} rows, not one for each:"
+            " a condition belongs into a rule's column, not into WHERE"
+        )
+
+
+def _verdicts_sql(connection: Connection, representative: str, groups: str | None, unscored: list[int]) -> str:
+    order = representative or _default_order(connection)
+    scored = f"samples.part NOT IN ({', '.join(map(str, unscored))})" if unscored else "true"
+    group, join = ("elected.group_id", f"LEFT JOIN {quoted(groups)} AS elected USING (part, row)") if groups else ("NULL", "")
+    return f"""
+CREATE TEMP TABLE verdicts AS
+WITH judged AS (
+    SELECT samples.*, answers.failed AS "the failed", {group} AS "the group",
+        samples.reason IS NULL AND samples.tar_file IS NOT NULL AND {scored} AS "the ready"
+    FROM samples JOIN answers USING (part, row) {join}
+), ranked AS (
+    SELECT part, row, sample_id, reason IS NOT NULL AS refused, "the ready" AS ready, "the failed" AS failed,
+        "the group" IS NOT NULL AND "the ready" AND len("the failed") = 0 AND row_number() OVER (
+            PARTITION BY "the group", "the ready" AND len("the failed") = 0 ORDER BY {order}, sample_id, part, row
+        ) > 1 AS beaten
+    FROM judged
+)
+SELECT part, row, sample_id, refused,
+    CASE WHEN refused THEN false WHEN ready THEN len(failed) = 0 AND NOT beaten END AS keep,
+    CASE WHEN NOT ready THEN NULL WHEN beaten THEN 'duplicate' ELSE failed[1] END AS reason,
+    CASE WHEN NOT ready THEN NULL WHEN beaten THEN ['duplicate'] ELSE failed END AS failed_rules
+FROM ranked"""
+
+
+def _default_order(connection: Connection) -> str:
+    """Largest first, then best score where the pool has one."""
+    known = {line[0] for line in connection.execute("DESCRIBE samples").fetchall()}
+    return LARGEST_THEN_BEST if "clip_score" in known else LARGEST_THEN_BEST.split(",")[0]
+
+
+def rule_counts(connection: Connection, rules: tuple[str, ...]) -> dict[str, RuleCounts]:
+    """For each rule, and for `duplicate`: how many rows it drops first, alone, and as the only one."""
+    sql = """
+        SELECT name, count(*) FILTER (reason = name), count(*), count(*) FILTER (len(failed_rules) = 1)
+        FROM (SELECT reason, failed_rules, unnest(failed_rules) AS name FROM verdicts) GROUP BY name"""
+    found = {str(line[0]): RuleCounts(first=line[1], alone=line[2], only=line[3]) for line in connection.execute(sql).fetchall()}
+    return {rule: found.get(rule, RuleCounts(first=0, alone=0, only=0)) for rule in (*rules, "duplicate")}
+
+
+def totals(connection: Connection) -> dict[str, int]:
+    """Rows, kept, refused and pending."""
+    sql = """SELECT count(*), count(*) FILTER (keep), count(*) FILTER (refused), count(*) FILTER (keep IS NULL) FROM verdicts"""
+    return dict(zip(("rows", "kept", "refused", "pending"), connection.execute(sql).fetchall()[0], strict=True))
+
+
+# -- small things
+
+
+def _scalar(connection: Connection, sql: str, values: Mapping[str, Value] | None = None) -> int:
+    found: int = connection.execute(sql, dict(values or {})).fetchall()[0][0]
+    return found
+
+
+@contextmanager
+def _errors(connection: Connection, policy: Policy, part: str = "") -> Iterator[None]:
+    """DuckDB's complaints as one line with the policy's name, its line number and the nearest right name."""
+    try:
+        yield
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        raise LocalFault(f"{policy.origin}: this machine could not evaluate it: {str(error).splitlines()[0]}") from None
+    except duckdb.Error as error:
+        line = re.search(r"^LINE (\d+):", str(error), re.MULTILINE)
+        where = part or (f"line {line[1]}" if line and policy.origin != "where" else "")
+        message = str(explain_error(connection, error)).removeprefix("SQL: ")
+        raise SettingsError(f"{policy.origin}{', ' if where else ''}{where}: {message}") from None

@@ -1,0 +1,1 @@
+"""Kept rows become training shards with an index, and come back as samples."""

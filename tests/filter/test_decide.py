@@ -1,0 +1,226 @@
+"""Policies against an independent evaluation in plain Python; representatives; quantiles; pending rows; no-op."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from curate.catalog.views import connect
+from curate.errors import IdentityError
+from curate.filter.decide import FilterReport, filter_pool, preview
+from curate.filter.settings import FilterSettings
+from curate.lease import claim
+from curate.shards.subset import read_subset
+from curate.store import Pool
+from tests.shards import pools
+from tests.shards.pools import Sample, sample_id
+
+
+def apply(pool: Pool, **settings: object) -> FilterReport:
+    with claim(pool, {}) as run:
+        return filter_pool(pool, run, FilterSettings.model_validate(settings))
+
+
+def decisions(pool: Pool, name: str) -> list[dict[str, object]]:
+    return pool.snapshot(f"decisions_{name}").read(["part", "row", "keep", "reason", "failed_rules"]).to_pylist()
+
+
+def random_parts(seed: int, parts: int = 3, rows: int = 60) -> list[list[Sample]]:
+    rng = random.Random(seed)
+    return [
+        [
+            Sample(
+                caption=rng.choice(["", "hi", "a b", "three little words", "boilerplate", f"caption {rng.random()}"]),
+                reason=rng.choice([None] * 8 + ["http_not_found", "duplicate_row"]),
+                score=rng.choice([None, math.nan, 0.1, 0.28, 0.3, 0.30001, 0.5, rng.random()]),
+                width=rng.choice([90, 199, 200, 600, 601]),
+                height=rng.choice([99, 200, 201, 300]),
+                original_bytes=rng.choice([4999, 5000, 80_000]),
+                language=rng.choice(["en", "en", "de"]),
+                group=rng.choice([None, None, "g1", "g2", "g3"]),
+            )
+            for _ in range(rows)
+        ]
+        for _ in range(parts)
+    ]
+
+
+def expected_laion400m(sample: Sample, cut: float = 0.30) -> list[str]:
+    failed = ["caption_short"] if len(sample.caption.strip()) < 5 else []
+    failed += ["image_small"] if sample.original_bytes < 5000 else []
+    missing = sample.score is None or math.isnan(sample.score)
+    return failed + (["clip_score_missing"] if missing else ["clip_score_low"] if as_float32(sample.score) < cut else [])
+
+
+def as_float32(score: float | None) -> float:
+    return float(pa.scalar(score, pa.float32()).as_py())
+
+
+def brute_force(parts: list[list[Sample]], rules) -> list[tuple[bool | None, str | None, list[str] | None]]:
+    """Decisions as the documentation describes them, without a line of SQL."""
+    flat = [(part, row, s) for part, samples in enumerate(parts) for row, s in enumerate(samples)]
+    failed = {(part, row): rules(s) for part, row, s in flat}
+    best: dict[str, tuple[int, int]] = {}
+    for part, row, s in sorted(flat, key=lambda item: order(*item)):
+        if s.group and not s.reason and not failed[part, row]:
+            best.setdefault(s.group, (part, row))
+    found = []
+    for part, row, s in flat:
+        names = failed[part, row]
+        if s.reason:
+            found.append((False, None, None))
+        elif not names and s.group and best[s.group] != (part, row):
+            found.append((False, "duplicate", ["duplicate"]))
+        else:
+            found.append((not names, names[0] if names else None, names))
+    return found
+
+
+def order(part: int, row: int, s: Sample) -> tuple[object, ...]:
+    score = -math.inf if s.score is None or math.isnan(s.score) else as_float32(s.score)
+    return (-s.width * s.height, -score, sample_id(part, row))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_laion400m_decides_as_plain_python_does(tmp_path: Path, seed: int) -> None:
+    parts = random_parts(seed)
+    pool = pools.build(tmp_path / "pool", parts)
+    report = apply(pool, policy="laion400m")
+    found = [(d["keep"], d["reason"], d["failed_rules"]) for d in decisions(pool, "laion400m")]
+    assert found == brute_force(parts, expected_laion400m)
+    subset = report.subset
+    assert subset.rows == len(found) == subset.kept + subset.refused + subset.pending + sum(subset.dropped.values())
+    assert subset.dropped == dict(Counter(reason for _, reason, _ in found if reason))
+    alone = Counter(name for _, _, names in found for name in names or ())
+    only = Counter(names[0] for _, _, names in found if names and len(names) == 1)
+    assert {name: (c.alone, c.only) for name, c in subset.rules.items()} == {name: (alone[name], only[name]) for name in subset.rules}
+
+
+def test_datacomp_basic_decides_as_its_source_does(tmp_path: Path) -> None:
+    def rules(s: Sample) -> list[str]:
+        failed = ["caption_language"] if s.language != "en" else []
+        failed += [] if len(s.caption.split()) > 2 and len(s.caption) > 5 else ["caption_short"]
+        failed += [] if min(s.width, s.height) >= 200 else ["image_small"]
+        return failed + ([] if max(s.width, s.height) / min(s.width, s.height) <= 3.0 else ["image_aspect"])
+
+    parts = random_parts(3)
+    pool = pools.build(tmp_path / "pool", parts)
+    apply(pool, policy="datacomp_basic")
+    assert [(d["keep"], d["reason"], d["failed_rules"]) for d in decisions(pool, "datacomp_basic")] == brute_force(parts, rules)
+
+
+def test_a_condition_keeps_what_where_would(tmp_path: Path) -> None:
+    pool = pools.build(tmp_path / "pool", random_parts(4), groups=None)
+    report = apply(pool, where="clip_score >= 0.3 AND (image_min_side > 150 OR caption_language = 'de')", name="mine")
+    assert set(report.subset.rules) == {"rule_1", "rule_2", "duplicate"}
+    assert report.subset.user_reasons == ("rule_1", "rule_2")
+    with connect(pool, "mine") as connection:
+        wanted = connection.execute(
+            "SELECT part, row FROM samples WHERE tar_file IS NOT NULL AND NOT isnan(clip_score) AND clip_score >= 0.3"
+            " AND (image_min_side > 150 OR caption_language = 'de') ORDER BY ALL"
+        ).fetchall()
+    assert [(d["part"], d["row"]) for d in decisions(pool, "mine") if d["keep"]] == wanted
+    assert wanted
+
+
+def test_a_group_whose_best_member_is_filtered_keeps_its_next_best(tmp_path: Path) -> None:
+    samples = [
+        Sample(group="g", width=900, height=900, score=0.1),  # the largest, but its score fails
+        Sample(group="g", width=500, height=500, score=0.4),
+        Sample(group="g", width=500, height=500, score=0.6),  # as large, better: represents the group
+        Sample(group="g", width=400, height=400, score=0.9),
+        Sample(group="g", reason="http_not_found"),
+        Sample(group="h", score=0.1),
+    ]
+    pool = pools.build(tmp_path / "pool", [samples])
+    apply(pool, where="clip_score > 0.3", name="mine")
+    assert [d["reason"] for d in decisions(pool, "mine")] == ["rule_1", "duplicate", None, "duplicate", None, "rule_1"]
+    apply(pool, where="clip_score > 0.3", name="mine", representative="clip_score DESC")
+    assert [d["keep"] for d in decisions(pool, "mine")] == [False, False, False, True, False, False]
+    apply(pool, where="clip_score > 0.3", name="mine", groups="none")
+    assert [d["keep"] for d in decisions(pool, "mine")] == [False, True, True, True, False, False]
+
+
+def test_a_preset_refuses_another_model_and_names_the_way_out(tmp_path: Path) -> None:
+    pool = pools.build(tmp_path / "pool", [[Sample()] * 4], clip="clip_tiny_scratch")
+    with pytest.raises(IdentityError, match=r"clip_vit_b_32_openai.*clip_tiny_scratch.*mode=quantile"):
+        apply(pool, policy="laion400m")
+    assert apply(pool, policy="laion400m", mode="quantile").subset.mode == "quantile"
+    assert apply(pool, policy="laion400m", parameters={"clip_cut": "0.4"}).subset.parameters["clip_cut"] == 0.4
+    unscored = pools.build(tmp_path / "unscored", [[Sample()]], clip=None)
+    with pytest.raises(IdentityError, match="has no clip_score"):
+        apply(unscored, policy="laion400m")
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.3, 0.35, 0.5, 0.75, 1.0])
+def test_a_quantile_keeps_the_exact_count_and_breaks_ties_by_sample_id(tmp_path: Path, fraction: float) -> None:
+    scores = [0.5] * 9 + [0.7] * 5 + [0.2, 0.9, None, math.nan] + [0.5] * 2
+    samples = [Sample(score=score) for score in scores] + [Sample(reason="http_not_found")] * 7
+    pool = pools.build(tmp_path / "pool", [samples], groups=None)
+    report = apply(pool, policy="clip_top30", fractions={"clip_cut": fraction})
+    ranked = sorted((-s, sample_id(0, n), n) for n, s in enumerate(scores) if s is not None and not math.isnan(s))
+    wanted = {n for _, _, n in ranked[: min(math.floor(fraction * len(scores) + 0.5), len(ranked))]}
+    assert {d["row"] for d in decisions(pool, "clip_top30") if d["keep"]} == wanted
+    cut = report.subset.cuts[0]
+    assert (cut.of, cut.kept, cut.denominator) == (20, len(wanted), "rows with an image")
+
+
+def test_rows_not_fetched_or_not_scored_stay_undecided(tmp_path: Path) -> None:
+    pool = pools.build(tmp_path / "pool", [[Sample(), Sample(pending=True)], [Sample(), Sample(score_reason="decode_failed")]])
+    assert [d["keep"] for d in decisions_of(pool)] == [True, None, True, False]
+    late = pools.part_tables(pool, 2, [Sample()], pools.CLIP)
+    with claim(pool, {}) as run:
+        for name in ("rows", "fetched", "groups_pixels"):
+            run.add(name, pool.snapshot(name).schema)
+            run.commit(name, [pool.write_part(name, 2, late[name], "late")])
+    assert [d["keep"] for d in decisions_of(pool)] == [True, None, True, False, None]
+    assert apply(pool, where="url IS NOT NULL", name="urls", groups="none").subset.pending == 1  # reads no score
+
+
+def decisions_of(pool: Pool) -> list[dict[str, object]]:
+    apply(pool, where="clip_score > 0.3", name="mine")
+    return decisions(pool, "mine")
+
+
+def test_the_same_question_again_changes_nothing_and_another_one_does(tmp_path: Path) -> None:
+    pool = pools.build(tmp_path / "pool", random_parts(5))
+    first = apply(pool, policy="laion400m")
+    version, text = pool.snapshot("decisions_laion400m").version, (pool.path / "subsets" / "laion400m.json").read_text()
+    again = apply(pool, policy="laion400m")
+    assert again.unchanged and again.subset == first.subset == read_subset(pool, "laion400m")
+    assert pool.snapshot("decisions_laion400m").version == version
+    assert (pool.path / "subsets" / "laion400m.json").read_text() == text
+    other = apply(pool, policy="laion400m", parameters={"clip_cut": 0.28})
+    assert not other.unchanged and other.subset.digest != first.subset.digest and other.subset.kept > first.subset.kept
+    back = apply(pool, policy="laion400m")
+    assert back.subset.digest == first.subset.digest and not back.unchanged
+
+
+def test_a_preview_counts_and_writes_nothing(tmp_path: Path) -> None:
+    pool = pools.build(tmp_path / "pool", random_parts(6))
+    seen = preview(pool, FilterSettings(policy="demo"))
+    assert pool.tables() == ["fetched", "groups_pixels", "rows", "scores_base"] and not (pool.path / "subsets").exists()
+    done = apply(pool, policy="demo")
+    assert seen.preview and seen.subset.dropped == done.subset.dropped and seen.subset.kept == done.subset.kept > 0
+
+
+def test_decisions_are_row_aligned_and_a_plain_delta_reader_sees_them(tmp_path: Path) -> None:
+    pool = pools.build(tmp_path / "pool", random_parts(7))
+    subset = apply(pool, policy="demo").subset
+    rows = pool.snapshot("rows").read(["part", "row"])
+    assert pool.snapshot("decisions_demo").read(["part", "row"]).equals(rows)
+    plain = pa.table(DeltaTable(str(pool.path / "tables" / "decisions_demo"), version=subset.decisions_version).to_pyarrow_table())
+    assert plain.num_rows == rows.num_rows and sum(plain["keep"].to_pylist()) == subset.kept
+    written = json.loads((pool.path / "subsets" / "demo.json").read_text())
+    assert written["tables"].keys() == {"rows", "fetched", "scores_base", "groups_pixels"}
+    assert pool.read_document("current") == {"policy": "demo"}
+    with connect(pool) as connection:
+        fates = dict(connection.execute("SELECT fate, count(*) FROM samples GROUP BY fate").fetchall())
+    assert fates["kept"] == subset.kept and sum(fates.values()) == subset.rows
