@@ -1,8 +1,8 @@
 """The Python face of a pool: everything that the command line does, as methods.
 
-    import curate
-    pool = curate.open("demo-pool")
-    pool.sql("SELECT reason, count(*) FROM samples GROUP BY 1").df()
+import curate
+pool = curate.open("demo-pool")
+pool.sql("SELECT reason, count(*) FROM samples GROUP BY 1").df()
 """
 
 from __future__ import annotations
@@ -10,10 +10,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curate.catalog.digest import digest
+from curate.catalog.findings import VerifyReport
 from curate.catalog.funnel import Funnel, funnel
+from curate.catalog.history import Event, history
 from curate.catalog.sql import query, render
-from curate.errors import MissingExtra
+from curate.catalog.status import Status, status
+from curate.catalog.verify import verify
+from curate.dedupe.pictures import DedupeReport, dedupe, output_tables
+from curate.dedupe.settings import DedupeSettings
+from curate.engines.base import EngineSettings
+from curate.filter.decide import FilterReport, filter_pool
+from curate.filter.settings import FilterSettings
+from curate.lease import claim
 from curate.progress import Progress, Silent
+from curate.run import PhaseReport, run_phase
+from curate.score.phase import ScorePhase
+from curate.score.settings import ScoreSettings
+from curate.settings import AnySettings, build, merged
 from curate.store import Pool as Store
 
 if TYPE_CHECKING:
@@ -66,3 +80,57 @@ class Pool:
     def funnel(self, policy: str | None = None) -> Funnel:
         """What each step and each rule took out."""
         return funnel(self._store, policy)
+
+    def verify(self, deep: bool = True) -> VerifyReport:
+        """What holds and what does not; `deep` also hashes every file. Finds, does not raise: `require()` does."""
+        return verify(self._store, deep)
+
+    def digest(self, policy: str | None = None) -> dict[str, str]:
+        """Two lines that are equal for pools that hold equal values: `content` and `scores`."""
+        return digest(self._store, policy)
+
+    def status(self) -> Status:
+        """Parts done, rows by reason, who is writing, sizes on disk."""
+        return status(self._store)
+
+    def history(self, url: str) -> list[Event]:
+        """What became of one URL, sample_id or url_id, in the order in which it happened."""
+        return history(self._store, url)
+
+    def score(self, model: str | None = None, weights: str | None = None, **changes: Any) -> PhaseReport:
+        """Computes a table of scores; with `model` or `weights`, its CLIP scorer is that one. No request is made."""
+        settings = self._settings("score", ScoreSettings, changes)
+        if model or weights:
+            settings = _with_clip(settings, {"model": model, "weights": weights})
+        phase, engine = ScorePhase(settings), self._settings("engine", EngineSettings, {})
+        phase.record(self._store)
+        with claim(self._store, {}, engine.lease_seconds) as run:
+            return run_phase(self._store, run, phase, engine, self._progress)
+
+    def dedupe(self, **changes: Any) -> DedupeReport:
+        """Finds rows that show the same picture."""
+        settings = self._settings("dedupe", DedupeSettings, changes)
+        with claim(self._store, output_tables(settings)) as run:
+            return dedupe(self._store, run, settings, self._progress)
+
+    def filter(self, policy: str = "", where: str = "", preview: bool = False, **changes: Any) -> FilterReport:
+        """Applies a policy, or a condition; what is no setting in `changes` is one of the policy's parameters."""
+        known = {name: value for name, value in changes.items() if name in FilterSettings.model_fields}
+        parameters = {name: value for name, value in changes.items() if name not in known}
+        said = merged(known, {"policy": policy, "where": where, "preview": preview, **({"parameters": parameters} if parameters else {})})
+        settings = build(FilterSettings, said)
+        with claim(self._store, {}) as run:
+            return filter_pool(self._store, run, settings, self._progress)
+
+    def _settings(self, section: str, model: type[AnySettings], changes: dict[str, Any]) -> AnySettings:
+        """A section of the settings of the pool's last run, with changes."""
+        last = (self._store.read_document("settings") or {}).get("settings")
+        stored = last.get(section, {}) if isinstance(last, dict) else {}
+        return build(model, merged(stored, changes))
+
+
+def _with_clip(settings: ScoreSettings, said: dict[str, str | None]) -> ScoreSettings:
+    """The settings with another CLIP model in them, which was not fitted on this pool and so spares no row."""
+    others = [scorer.model_dump() for scorer in settings.scorers if scorer.kind != "clip"]
+    clip = {"kind": "clip", **{name: value for name, value in said.items() if value}}
+    return build(ScoreSettings, {**settings.model_dump(), "scorers": [*others, clip]})

@@ -54,12 +54,14 @@ class Sections(click.Group):
 @click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="curate-vlm", prog_name="curate")
 def curate() -> None:
-    """From URL lists to curated image-text shards, and tables that say what became of every row.
+    """From URL lists to curated image-text shards.
+
+    And to tables in which SQL finds what became of every row.
 
     \b
     Start here:  curate demo --pool demo-pool
     Your list:   curate run ingest --pool POOL input.path=LIST
-    Afterwards:  curate funnel POOL; curate report POOL; curate sql POOL "SELECT reason, count(*) FROM samples GROUP BY 1"
+    Afterwards:  curate funnel POOL; curate report POOL; curate sql POOL "FROM samples LIMIT 9"
     """
 
 

@@ -44,7 +44,7 @@ class Finding:
 @click.command()
 @format_option
 def doctor(form: str) -> None:
-    """Say what this machine has, and what to install for what it lacks.
+    """Say what this machine has, and what it lacks.
 
     \b
     Examples:
@@ -77,7 +77,7 @@ def examine() -> Iterator[Finding]:
 
 
 def _curate() -> Finding:
-    return Finding("curate", importlib.metadata.version("curate-vlm"))
+    return Finding("curate", _version("curate-vlm") or "from its folder, not installed")
 
 
 def _machine() -> Iterator[Finding]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Literal, cast
 
 import click
 
 from curate.cli.options import format_option, policy_option, pool_argument
+from curate.cli.output import say
 
 
 @click.command()
@@ -17,7 +18,9 @@ from curate.cli.options import format_option, policy_option, pool_argument
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), help="Of the answer.  [table, or as -o is named]")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 def sql(pool: str, query: str, policy: str | None, form: str | None, output: Path | None) -> None:
-    """Ask a pool a question in SQL; the view `samples` has one line for each input row.
+    """Ask a pool a question in SQL.
+
+    The view `samples` has one line for each input row; SHOW TABLES lists the rest.
 
     \b
     Examples:
@@ -29,15 +32,16 @@ def sql(pool: str, query: str, policy: str | None, form: str | None, output: Pat
     from curate.catalog import sql as answers
     from curate.errors import UsageError
 
+    chosen = cast(Literal["table", "csv", "json", "parquet"] | None, form)
     answer = curate.open(pool).sql(query, policy).arrow()
     if output is not None:
-        suffix = output.suffix.removeprefix(".")
-        answers.write(answer, output, form or (suffix if suffix in ("csv", "json", "parquet") else "table"))
+        by_suffix = {f".{known}": known for known in answers.FORMATS}
+        answers.write(answer, output, chosen or by_suffix.get(output.suffix, "table"))
         click.echo(f"{answer.num_rows:,} rows in {output}", err=True)
-    elif form == "parquet":
+    elif chosen == "parquet":
         raise UsageError("Parquet is no text for a terminal: name a file with  -o FILE")
     else:
-        click.echo(answers.render(answer, form or "table"), nl=False)
+        click.echo(answers.render(answer, chosen or "table"), nl=False)
 
 
 @click.command()
@@ -45,7 +49,9 @@ def sql(pool: str, query: str, policy: str | None, form: str | None, output: Pat
 @policy_option
 @format_option
 def funnel(pool: str, policy: str | None, form: str) -> None:
-    """Show what each step and each rule took out, first, alone and only.
+    """Show what each step and each rule took out.
+
+    For a rule: rows it is the first to drop, drops alone, and that no other rule drops.
 
     \b
     Examples:
@@ -54,5 +60,106 @@ def funnel(pool: str, policy: str | None, form: str) -> None:
     """
     import curate
 
-    counts = curate.open(pool).funnel(policy)
-    click.echo(json.dumps(counts.to_dict(), indent=1) if form == "json" else counts.text().rstrip("\n"))
+    say(curate.open(pool).funnel(policy), form)
+
+
+@click.command()
+@pool_argument
+@click.option("--quick", is_flag=True, help="Tables and sizes only; hash no file.")
+@format_option
+def verify(pool: str, quick: bool, form: str) -> None:
+    """Check that rows balance and files are intact.
+
+    Every input row ends exactly once, and every file is what was published; exit code 3 when not.
+
+    \b
+    Examples:
+      curate verify POOL
+      curate verify POOL --quick --format json
+    """
+    import curate
+
+    report = curate.open(pool).verify(deep=not quick)
+    say(report, form)
+    report.require()
+
+
+@click.command()
+@pool_argument
+@policy_option
+@format_option
+def digest(pool: str, policy: str | None, form: str) -> None:
+    """Print two lines that are equal for equal pools.
+
+    \b
+    Examples:
+      curate digest POOL
+      curate digest POOL --policy laion400m --format json
+    """
+    import curate
+    from curate.catalog.digest import text
+
+    found = curate.open(pool).digest(policy)
+    say(found, form) if form == "json" else click.echo(text(found), nl=False)
+
+
+@click.command()
+@pool_argument
+@click.argument("row", metavar="URL")
+@format_option
+def history(pool: str, row: str, form: str) -> None:
+    """Tell what became of one URL.
+
+    From its line in the input list to its place in a shard. A sample_id or url_id does as well.
+
+    \b
+    Examples:
+      curate history POOL https://example.org/cat.jpg
+      curate history POOL 5f0c9d0c6c5d2f0be0ad3d9a1f6e7b23 --format json
+    """
+    import curate
+    from curate.catalog.history import text
+
+    events = curate.open(pool).history(row)
+    say(events, form) if form == "json" else click.echo(text(events), nl=False)
+
+
+@click.command()
+@pool_argument
+@format_option
+def status(pool: str, form: str) -> None:
+    """Show where a pool stands.
+
+    Parts done, rows by reason, who is writing, sizes on disk.
+
+    \b
+    Examples:
+      curate status POOL
+      curate status POOL --format json
+    """
+    import curate
+
+    say(curate.open(pool).status(), form)
+
+
+@click.command()
+@pool_argument
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The page.  [POOL/report/index.html]")
+@click.option("--reveal", is_flag=True, help="Show flagged and unscored images unblurred.")
+@policy_option
+def report(pool: str, output: Path | None, reveal: bool, policy: str | None) -> None:
+    """Write one HTML page to look at.
+
+    The funnel, scores with their cuts, samples on both sides of each cut, domains and errors, duplicate groups.
+
+    \b
+    Examples:
+      curate report POOL
+      curate report POOL --policy laion400m -o laion400m.html
+    """
+    import curate
+    from curate.cli.progress import display
+
+    with display() as progress:
+        page = curate.open(pool, progress).report(output, reveal, policy)
+    click.echo(f"open {page}")

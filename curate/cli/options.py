@@ -15,3 +15,8 @@ format_option = click.option("--format", "form", type=click.Choice(["table", "js
 
 policy_option = click.option("--policy", help="Whose decisions to show.  [the one applied last]")
 """Of the commands that look at decisions."""
+
+
+def split_name(first: str | None, overrides: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """An optional name before KEY=VALUE pairs: where it is left out, the first pair stands in its place."""
+    return (None, (first, *overrides)) if first and "=" in first else (first, overrides)

@@ -1,0 +1,73 @@
+"""Answers of the library, as lines for people or JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from curate.filter.decide import FilterReport
+
+
+def say(report: object, form: str = "table") -> None:
+    """Prints a report: by its own `text()` and `to_dict()` where it has them, else field by field."""
+    if form == "json":
+        click.echo(json.dumps(plain(report), indent=1, default=str))
+    elif hasattr(report, "text"):
+        click.echo(str(report.text()).rstrip("\n"))
+    else:
+        click.echo("\n".join(lines(plain(report))))
+
+
+def say_filter(report: FilterReport) -> None:
+    """Prints what a policy makes of a pool: its cuts, and rows dropped by each rule first, alone and only."""
+    subset = report.subset
+    how = " (preview: nothing was written)" if report.preview else " (as before)" if report.unchanged else ""
+    click.echo(f"{subset.name}: {subset.kept:,} of {subset.rows:,} rows kept{how}")
+    click.echo(f"  {subset.refused:,} had a reason before, {subset.pending:,} are pending")
+    for cut in subset.cuts:
+        click.echo(f"  {cut.parameter} = {cut.cut:.4f}: keeps {cut.kept:,} of {cut.of:,} {cut.denominator} ({cut.fraction:.1%})")
+    width = max((len(name) for name in subset.rules), default=4)
+    click.echo(f"  {'rule':<{width}} {'first':>10} {'alone':>10} {'only':>10}")
+    for name, counts in subset.rules.items():
+        click.echo(f"  {name:<{width}} {counts.first:>10,} {counts.alone:>10,} {counts.only:>10,}")
+    if duplicates := subset.dropped.get("duplicate"):
+        click.echo(f"  {'duplicate':<{width}} {duplicates:>10,}")
+
+
+def plain(report: object) -> Any:
+    """A report as JSON-able data."""
+    if hasattr(report, "to_dict"):
+        return report.to_dict()
+    if hasattr(report, "model_dump"):
+        return report.model_dump(mode="json")
+    if dataclasses.is_dataclass(report) and not isinstance(report, type):
+        return {field.name: plain(getattr(report, field.name)) for field in dataclasses.fields(report)}
+    if isinstance(report, Mapping):
+        return {str(key): plain(value) for key, value in report.items()}
+    return [plain(item) for item in report] if isinstance(report, list | tuple) else report
+
+
+def lines(content: Mapping[str, Any], indent: str = "") -> list[str]:
+    """`name  value`, aligned; what is nested stands below, indented; empty values are left out."""
+    width = max((len(name) for name, value in content.items() if not isinstance(value, dict)), default=0)
+    written = []
+    for name, value in content.items():
+        if isinstance(value, dict):
+            written += [f"{indent}{name}", *lines(value, f"{indent}  ")] if value else []
+        elif value not in (None, "", []):
+            written.append(f"{indent}{name:<{width}}  {number(value)}")
+    return written
+
+
+def number(value: object) -> str:
+    """A number with thousands separated, anything else as it is."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)

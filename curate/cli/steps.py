@@ -1,0 +1,113 @@
+"""Single steps on a pool that exists: each reads stored tables, so none of them fetches anything again."""
+
+from __future__ import annotations
+
+import click
+
+from curate.cli.options import format_option, overrides_argument, pool_argument, split_name
+from curate.cli.output import say, say_filter
+from curate.cli.progress import display
+
+
+@click.command()
+@pool_argument
+@click.option("--name", help="Of the new table scores_NAME; one CLIP model a table.")
+@click.option("--model", help="An open_clip architecture, for example ViT-L-14.")
+@click.option("--weights", help="One of its tags, for example openai; hf-hub:OWNER/NAME; or a folder with safetensors.")
+@overrides_argument
+def score(pool: str, name: str | None, model: str | None, weights: str | None, overrides: tuple[str, ...]) -> None:
+    """Compute numbers about images and captions.
+
+    Settings are those of the pool's last run; KEY=VALUE changes one, without the leading "score.".
+
+    \b
+    Examples:
+      curate score POOL
+      curate score POOL --name l14 --model ViT-L-14 --weights openai
+      curate score POOL --name own --weights ./models/mine
+    """
+    import curate
+    from curate.settings import values
+
+    changes = dict(values(overrides))
+    if name:
+        changes["name"] = name
+    with display() as progress:
+        report = curate.open(pool, progress).score(model=model, weights=weights, **changes)
+    say(report)
+
+
+@click.command()
+@pool_argument
+@overrides_argument
+def dedupe(pool: str, overrides: tuple[str, ...]) -> None:
+    """Find rows that show the same picture.
+
+    Equal bytes, and re-encoded, resized or brightened copies.
+
+    \b
+    Examples:
+      curate dedupe POOL
+      curate dedupe POOL name=strict radius_bits=2
+    """
+    import curate
+    from curate.settings import values
+
+    with display() as progress:
+        report = curate.open(pool, progress).dedupe(**values(overrides))
+    say(report)
+
+
+@click.command("filter")
+@pool_argument
+@click.argument("policy", required=False)
+@overrides_argument
+@click.option("--where", metavar="CONDITION", help="Instead of a policy: what a kept row must satisfy.")
+@click.option("--preview", is_flag=True, help="Count only; write nothing.")
+@format_option
+def filter_(pool: str, policy: str | None, overrides: tuple[str, ...], where: str | None, preview: bool, form: str) -> None:
+    """Decide from stored numbers which rows to keep.
+
+    Takes seconds: no request, no model.
+
+    POLICY is a name in conf/policy or a .sql file. KEY=VALUE sets one of its parameters, or mode, name, groups,
+    representative, fractions.PARAMETER.
+
+    \b
+    Examples:
+      curate filter POOL laion400m clip_cut=0.28
+      curate filter POOL clip_top30 fractions.clip_cut=0.2 --preview
+      curate filter POOL --where "clip_score > 0.3 AND original_width >= 256" name=sharp
+    """
+    import curate
+    from curate.settings import values
+
+    name, changes = split_name(policy, overrides)
+    with display() as progress:
+        report = curate.open(pool, progress).filter(name or "", where=where or "", preview=preview, **values(changes))
+    say(report, form) if form == "json" else say_filter(report)
+
+
+@click.command()
+@pool_argument
+@click.argument("subset", required=False)
+@overrides_argument
+def pack(pool: str, subset: str | None, overrides: tuple[str, ...]) -> None:
+    """Write the kept samples as WebDataset shards.
+
+    With an index, and a line that trains on them.
+
+    SUBSET is the name of a policy that was applied; default the last one.
+
+    \b
+    Examples:
+      curate pack POOL
+      curate pack POOL laion400m shard_samples=5000
+    """
+    import curate
+    from curate.settings import values
+
+    name, changes = split_name(subset, overrides)
+    with display() as progress:
+        report = curate.open(pool, progress).pack(name, **values(changes))
+    say(report)
