@@ -7,6 +7,7 @@ An address is a path to be served (`/scenes/…`) or, for rows that must never b
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 from curate.errors import UsageError
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total) while something long goes on."""
+"""Called with (what, done, total) while something long goes on; total is 0 where it is not known."""
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -50,9 +51,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A finished corpus folder."""
+    """A finished corpus folder.
+
+    With a `fraction` below 1 the list keeps that part of its addresses, chosen by hash (so smaller lists are parts of
+    larger ones), and every row that has an expected reason; the server answers for all of them.
+    """
 
     folder: Path
+    fraction: float = 1.0
 
     @classmethod
     def open(cls, folder: Path) -> Corpus:
@@ -63,11 +69,18 @@ class Corpus:
 
     def rows(self) -> pa.Table:
         """The list: `address`, `caption` and the corpus's own columns."""
-        return pq.read_table(self.folder / "rows.parquet")
+        return self._thinned(pq.read_table(self.folder / "rows.parquet"))
 
     def truth(self) -> pa.Table:
         """One line per line of `rows()`, in the same order."""
-        return pq.read_table(self.folder / "truth.parquet")
+        return self._thinned(pq.read_table(self.folder / "truth.parquet"))
+
+    def _thinned(self, table: pa.Table) -> pa.Table:
+        if self.fraction >= 1:
+            return table
+        truth = pq.read_table(self.folder / "truth.parquet", columns=["address", "expected_reason"])
+        chosen = [_share(address) < self.fraction for address in truth.column("address").to_pylist()]
+        return table.filter(pc.or_(pa.array(chosen), truth.column("expected_reason").is_valid()))
 
     def answers(self) -> dict[str, Answer]:
         """What the server does, by path (not percent-encoded)."""
@@ -87,6 +100,11 @@ class Corpus:
         with open(self.folder / "bodies.bin", "rb") as file:
             file.seek(answer.offset)
             return answer, file.read(answer.size_bytes)
+
+
+def _share(address: str) -> float:
+    """A number in [0, 1) that depends on the address alone."""
+    return int.from_bytes(hashlib.sha256(address.encode()).digest()[:6], "big") / (1 << 48)
 
 
 def _answer(line: dict[str, Any]) -> Answer:
@@ -136,10 +154,16 @@ class CorpusWriter:
     def _finish(self) -> None:
         answers = pa.Table.from_pylist(self._answers, schema=_ANSWERS)
         pq.write_table(answers, self._temporary / "answers.parquet")
-        pq.write_table(pa.Table.from_pylist(self._rows), self._temporary / "rows.parquet")
-        pq.write_table(pa.Table.from_pylist(self._truth), self._temporary / "truth.parquet")
+        pq.write_table(_table(self._rows), self._temporary / "rows.parquet")
+        pq.write_table(_table(self._truth), self._temporary / "truth.parquet")
         shutil.rmtree(self.folder, ignore_errors=True)
         self._temporary.rename(self.folder)
+
+
+def _table(lines: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Lines as a table; a column that only some lines have is null in the others."""
+    names = dict.fromkeys(["address", "caption", *(name for line in lines for name in line)])
+    return pa.table({name: [line.get(name) for line in lines] for name in names})
 
 
 _ANSWERS = pa.schema(

@@ -33,12 +33,10 @@ class ScenesSettings(Settings):
 class OpenclipartSettings(Settings):
     """The real corpus from three Debian packages.
 
-    `fraction` keeps that part of the openclipart pictures and of the stamps, chosen by a hash of the path; the
-    decompression bombs are always kept. `translations` is the number of further rows per stamp, each with the
-    caption of another locale (77 locales in all, chosen by hash).
+    `translations` is the number of further rows per stamp, each with the caption of another locale (77 locales in all,
+    chosen by hash).
     """
 
-    fraction: float = Field(default=1.0, gt=0, le=1)
     translations: int = Field(default=2, ge=0, le=76)
 
 
