@@ -44,7 +44,7 @@ class FetchSettings(Settings):
     codec_threads: int = Field(default=1, ge=1, description="threads per worker that decode and encode")
     batch_rows: int = Field(default=64, ge=1)
     lookahead_rows: int = Field(default=4096, ge=1, description="rows under way in one worker")
-    buffer_bytes: int = Field(default=128 << 20, ge=1 << 20, description="bodies and images held by one worker")
+    buffer_bytes: int = Field(default=64 << 20, ge=1 << 20, description="bodies and images held by one worker")
 
     @property
     def user_agent(self) -> str:
