@@ -35,7 +35,7 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server does when one path is asked for; `behaviour` is one of `curate.demo.server.BEHAVIOURS`.
+    """What the server does when one path is asked for; `behaviour` is one of `curate.demo.behaviours.BEHAVIOURS`.
 
     `offset` and `size_bytes` say where the body lies in `bodies.bin`. With a `first_status` the first request gets that
     status and no body, and only later ones the rest (where the server counts attempts).

@@ -230,15 +230,18 @@ class _Texts:
         self._found: dict[str, list[str]] = {}
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        """An element begins."""
         self._path.append(name.rpartition(":")[2])
         self._found.setdefault("/".join(self._path[-3:]), []).append("")
         if self._path[-2:] == ["Work", "license"]:
             self._found["licence"] = [value for key, value in attributes.items() if key.endswith("resource")]
 
     def end(self, name: str) -> None:
+        """An element ends."""
         self._path.pop()
 
     def text(self, data: str) -> None:
+        """Character data of the innermost element."""
         self._found["/".join(self._path[-3:])][-1] += data
 
     def metadata(self) -> Metadata:

@@ -14,24 +14,20 @@ import hashlib
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import unquote
 
+from curate.demo.behaviours import BEHAVIOURS, Exchange
 from curate.demo.corpus import Answer, Corpus
 from curate.demo.settings import ServerSettings
 from curate.errors import LocalFault
-
-_CHUNK_BYTES = 64 << 10
-_ZEROS = bytes(_CHUNK_BYTES)
 
 
 @dataclass(frozen=True)
@@ -134,127 +130,6 @@ class Server:
 
 
 @dataclass
-class _Exchange:
-    """One request with all that is needed to answer it."""
-
-    site: _Site
-    writer: asyncio.StreamWriter
-    answer: Answer
-    with_body: bool
-    keep_alive: bool
-
-    def head(self, *headers: tuple[str, str], status: int | None = None) -> bytes:
-        """Status line and headers; `headers` are added to the answer's own."""
-        code = status or self.answer.status
-        phrase = HTTPStatus(code).phrase if code in set(HTTPStatus) else "Unknown"
-        connection = ("Connection", "keep-alive" if self.keep_alive else "close")
-        lines = [f"{name}: {value}" for name, value in (*self.answer.headers, *headers, connection)]
-        return "\r\n".join([f"HTTP/1.1 {code} {phrase}", *lines, "\r\n"]).encode("latin-1", "replace")
-
-    def body(self) -> bytes:
-        """The bytes of the answer."""
-        return self.site.body(self.answer)
-
-    async def send(self, *parts: bytes) -> None:
-        """Writes the parts and waits until they have left."""
-        self.writer.write(b"".join(parts) if self.with_body else parts[0])
-        await self.writer.drain()
-
-
-async def _ok(exchange: _Exchange) -> None:
-    await exchange.send(exchange.head(("Content-Length", str(exchange.answer.size_bytes))), exchange.body())
-
-
-async def _redirect(exchange: _Exchange) -> None:
-    """`X-Location` in the answer names the path (or URL) to go to; another path may be on another host."""
-    target = exchange.site.address.url(dict(exchange.answer.headers)["X-Location"])
-    await exchange.send(exchange.head(("Location", target), ("Content-Length", "0")))
-
-
-async def _until_close(exchange: _Exchange) -> None:
-    """No Content-Length: the body ends where the connection ends."""
-    exchange.keep_alive = False
-    await exchange.send(exchange.head(), exchange.body())
-
-
-async def _cut_length(exchange: _Exchange) -> None:
-    """Announces twice the bytes that come."""
-    exchange.keep_alive = False
-    await exchange.send(exchange.head(("Content-Length", str(2 * exchange.answer.size_bytes))), exchange.body())
-
-
-async def _cut_chunks(exchange: _Exchange) -> None:
-    """A chunked body whose last chunk never comes."""
-    exchange.keep_alive = False
-    size = f"{exchange.answer.size_bytes * 2:x}\r\n".encode()
-    await exchange.send(exchange.head(("Transfer-Encoding", "chunked")), size, exchange.body())
-
-
-async def _reset(exchange: _Exchange) -> None:
-    """Half the body, then a TCP reset."""
-    exchange.keep_alive = False
-    length = ("Content-Length", str(exchange.answer.size_bytes))
-    await exchange.send(exchange.head(length), exchange.body()[: exchange.answer.size_bytes // 2])
-    peer: socket.socket = exchange.writer.get_extra_info("socket")
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    exchange.writer.transport.abort()
-
-
-async def _drip(exchange: _Exchange) -> None:
-    """A few bytes now and then, until the client has had enough."""
-    exchange.keep_alive = False
-    settings, body = exchange.site.settings, exchange.body()
-    await exchange.send(exchange.head(("Content-Length", str(len(body)))))
-    for start in range(0, len(body), settings.drip_bytes):
-        await exchange.send(body[start : start + settings.drip_bytes])
-        await asyncio.sleep(settings.drip_seconds)
-
-
-async def _endless(exchange: _Exchange) -> None:
-    """Bytes without Content-Length and without end."""
-    exchange.keep_alive = False
-    await exchange.send(exchange.head(), exchange.body())
-    while not exchange.writer.is_closing():
-        await exchange.send(_ZEROS)
-
-
-async def _huge_length(exchange: _Exchange) -> None:
-    """Announces a terabyte and starts to send it."""
-    exchange.keep_alive = False
-    await exchange.send(exchange.head(("Content-Length", str(1 << 40))), exchange.body())
-    while not exchange.writer.is_closing():
-        await exchange.send(_ZEROS)
-
-
-async def _garbage(exchange: _Exchange) -> None:
-    """Something that is not HTTP."""
-    exchange.keep_alive = False
-    await exchange.send(b"\x00\x01\x02 this is not HTTP\r\n\r\n", b"")
-
-
-async def _huge_headers(exchange: _Exchange) -> None:
-    """A megabyte of headers."""
-    exchange.keep_alive = False
-    filler = [(f"X-Filler-{number}", "x" * 1000) for number in range(1000)]
-    await exchange.send(exchange.head(*filler, ("Content-Length", "0")), b"")
-
-
-BEHAVIOURS: dict[str, Callable[[_Exchange], Awaitable[None]]] = {
-    "ok": _ok,
-    "redirect": _redirect,
-    "until_close": _until_close,
-    "cut_length": _cut_length,
-    "cut_chunks": _cut_chunks,
-    "reset": _reset,
-    "drip": _drip,
-    "endless": _endless,
-    "huge_length": _huge_length,
-    "garbage": _garbage,
-    "huge_headers": _huge_headers,
-}
-
-
-@dataclass
 class _Site:
     """Everything that the process serves."""
 
@@ -301,7 +176,8 @@ class _Site:
         method, _, rest = head.decode("latin-1").partition(" ")
         target = rest.partition(" ")[0]
         answer = self.answer(unquote(target)) if method in ("GET", "HEAD") else _NOT_ALLOWED
-        exchange = _Exchange(self, writer, answer, method == "GET", b"connection: close" not in head.lower())
+        keep_alive = b"connection: close" not in head.lower()
+        exchange = Exchange(writer, answer, self.body(answer), method == "GET", keep_alive, self.address.url, self.settings)
         self._write_log(host, answer, target)
         await BEHAVIOURS[answer.behaviour](exchange)
         return exchange.keep_alive

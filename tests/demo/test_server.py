@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from curate.demo.behaviours import BEHAVIOURS
 from curate.demo.corpus import Answer, Corpus, CorpusWriter
-from curate.demo.server import BEHAVIOURS, Address, Server, host_name
+from curate.demo.server import Address, Server, host_name
 from curate.demo.settings import ServerSettings
 from curate.errors import LocalFault
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from curate.demo.behaviours import BEHAVIOURS
 from curate.demo.corpus import Corpus, write_list
-from curate.demo.server import BEHAVIOURS
 from curate.demo.trouble import BODIES, BROKEN_LINES, HOPS, OK, PLANTED, Trouble, break_line, plant
 from curate.errors import REASONS
 
