@@ -1,0 +1,43 @@
+"""What a packed sample says about itself: the `.json` member and the metadata row."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+SECRET = "REDACTED"
+_SECRETS = frozenset(
+    """access_token accesskeyid api_key apikey auth authorization awsaccesskeyid googleaccessid hmac jwt key-pair-id password policy
+    se sig signature sp spr sr st sv token x-amz-credential x-amz-security-token x-amz-signature x-goog-credential
+    x-goog-signature x-oss-signature""".split()  # noqa: SIM905
+)
+_FIRST = ("sample_id", "url", "caption", "captions", "label")
+_IMAGE = (
+    "original_width", "original_height", "original_format", "original_bytes", "width", "height", "format", "image_bytes",
+    "sha256", "image_sha256",
+)  # fmt: skip
+
+
+def redacted(url: str) -> str:
+    """The URL with the values of signing and token parameters replaced; shards are passed on, pools are not."""
+    parts = urlsplit(url)
+    if not parts.query:
+        return url
+    pairs = [pair.partition("=") for pair in parts.query.split("&")]
+    query = "&".join(f"{name}={SECRET}" if equals and name.lower() in _SECRETS else name + equals + value for name, equals, value in pairs)
+    return urlunsplit(parts._replace(query=query))
+
+
+def sample_json(line: Mapping[str, Any], score_names: list[str]) -> bytes:
+    """The `.json` member: identity, texts, image facts, then all scores; the same bytes for the same values."""
+    found = {name: line[name] for name in (*_FIRST, *_IMAGE) if line[name] is not None}
+    scores = {name: line[name] for name in score_names if _is_number(line[name])}
+    return json.dumps({**found, "part": line["part"], "row": line["row"], "scores": scores}, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _is_number(value: Any) -> bool:
+    """JSON knows no NaN; what is not known is left out."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))

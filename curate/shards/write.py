@@ -1,0 +1,73 @@
+"""One shard: a tar of whole samples, members adjacent, and a Parquet file with a line for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import AccountingError
+from curate.media.tar import TarWriter
+from curate.shards.index import Shard, shard_name
+from curate.shards.order import Positions
+from curate.shards.sample import redacted, sample_json
+from curate.shards.sources import Tars
+from curate.store import file_sha256
+
+EXTENSIONS = frozenset({"jpg", "png", "webp"})
+
+
+class ShardWriter:
+    """Writes numbered shards into a folder, `count` of them in all."""
+
+    def __init__(self, folder: Path, count: int, tars: Tars, score_names: list[str]) -> None:
+        self._folder, self._count, self._tars, self._score_names = folder, count, tars, score_names
+
+    @staticmethod
+    def tar_files(subset: str, numbers: Iterable[int], count: int) -> list[str]:
+        """Paths of shards' tars, relative to the pool."""
+        return [f"shards/{subset}/{shard_name(int(number), count)}.tar" for number in numbers]
+
+    def write(self, number: int, samples: pa.Table) -> tuple[Shard, Positions]:
+        """Writes the samples in their order; returns the shard and each member's offset and size, shape (n, 3, 2).
+
+        Raises AccountingError when an image is missing or is not the one that was fetched.
+        """
+        name = shard_name(number, self._count)
+        tar, parquet = self._folder / f"{name}.tar", self._folder / f"{name}.parquet"
+        lines = samples.to_pylist()
+        where = np.empty((len(lines), 3, 2), np.int64)
+        with TarWriter(tar) as archive:
+            for at, line in enumerate(lines):
+                line["url"] = redacted(line["url"] or "")
+                for member, (extension, data) in enumerate(self._members(line)):
+                    where[at, member] = archive.add(f"{line['sample_id']}.{extension}", data), len(data)
+        pq.write_table(_metadata(samples, lines, where), parquet, compression="zstd", store_schema=False)
+        shard = Shard(
+            tar=tar.name, samples=len(lines), bytes=tar.stat().st_size, sha256=file_sha256(tar),
+            parquet=parquet.name, parquet_bytes=parquet.stat().st_size, parquet_sha256=file_sha256(parquet),
+        )  # fmt: skip
+        return shard, where
+
+    def _members(self, line: Mapping[str, Any]) -> tuple[tuple[str, bytes], tuple[str, bytes], tuple[str, bytes]]:
+        where = f"row {line['row']} of part {line['part']}"
+        if line["tar_file"] is None or line["format"] not in EXTENSIONS or line["image_sha256"] is None:
+            raise AccountingError(f"{where} is kept and has no image")
+        try:
+            image = self._tars.read(line["tar_file"], line["tar_offset"], line["tar_size"], line["image_sha256"])
+        except AccountingError as error:
+            raise AccountingError(f"{where}: {error}") from None
+        caption = (line["caption"] or "").encode()
+        return (line["format"], image), ("txt", caption), ("json", sample_json(line, self._score_names))
+
+
+def _metadata(samples: pa.Table, lines: list[dict[str, Any]], where: Positions) -> pa.Table:
+    """The Parquet lines: everything known, the image's place in the shard's tar, no place in part tars."""
+    kept = [name for name in samples.schema.names if name not in ("place", "tar_file", "tar_offset", "tar_size", "url")]
+    urls = pa.array([line["url"] for line in lines], pa.string())
+    table = samples.select(kept).add_column(3, "url", urls).append_column("image_offset", pa.array(where[:, 0, 0]))
+    return table.replace_schema_metadata(None).combine_chunks()
