@@ -8,8 +8,6 @@ lineage are left out. Columns that hold only nulls are left out too, so that a s
 from __future__ import annotations
 
 import hashlib
-import json
-import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,20 +17,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.errors import AccountingError
+from curate.media.tar import TarError, read
 from curate.schema import KEY, column_class
 from curate.store import Pool, Snapshot
 
 LINES = ("content", "scores")
 _LEFT_OUT = ("telemetry", "evaluations", "signals", "consumed", "robots")
-_SORT = {"pairs": ("part", "row", "other_part", "other_row"), "shards": ("subset", "shard", "position")}
-_READ_BYTES = 1 << 20
+_SORT = {"pairs": ("part", "row", "other_part", "other_row"), "shards": ("part", "row", "subset")}
 
 
 def digest(pool: Pool, policy: str | None = None) -> dict[str, str]:
     """`{"content": …, "scores": …}`, 64 hex digits each; one part is in memory at a time.
 
     `content` covers ids, captions, bytes, hashes, groups, decisions and packed samples; `scores` what models said. With
-    `policy`, other policies' decisions and shards are left out. Raises AccountingError when a packed tar is missing.
+    `policy`, other policies' decisions and shards are left out. Raises AccountingError when a packed tar is damaged.
     """
     totals = {line: hashlib.sha256() for line in LINES}
     for name in pool.tables():
@@ -87,8 +85,6 @@ def _parts(snapshot: Snapshot, columns: list[str]) -> Iterator[pa.Table]:
 
 
 def _paths_by_part(snapshot: Snapshot) -> list[list[str]]:
-    if snapshot.table == "shards":  # sorted by shard, which the parts are not
-        return [[file.path for file in snapshot.files]] if snapshot.files else []
     parts: dict[int, list[str]] = {}
     for file in snapshot.files:
         parts.setdefault(file.part, []).append(file.path)
@@ -180,24 +176,22 @@ def _numbers(values: pa.Array) -> bytes:
 
 
 def _tar_digests(pool: Pool, policy: str | None) -> Iterator[tuple[str, str]]:
-    """(tar without its content hash, digest of member names and bytes in order) of every packed shard."""
+    """(tar, digest of its members in order) of every packed shard."""
     for folder in sorted((pool.path / "shards").glob("*")):
         if folder.is_dir() and policy in (None, folder.name):
             for path in sorted(folder.glob("*.tar")):
-                yield f"{folder.name}/{path.name.split('-', 1)[0]}", _tar_digest(path)
+                yield f"{folder.name}/{path.name}", _tar_digest(path)
 
 
 def _tar_digest(path: Path) -> str:
+    """Of names and bytes; of the `.json` members the names only, since they repeat columns, scores among them."""
     total = hashlib.sha256()
     try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                total.update(json.dumps([member.name, member.size]).encode())
-                stream = tar.extractfile(member)
-                while stream is not None and (block := stream.read(_READ_BYTES)):
-                    total.update(block)
-    except tarfile.TarError as error:
-        raise AccountingError(f"{path} cannot be read as a tar: {error}") from None
+        for name, data in read(path):
+            body = b"" if name.endswith(".json") else data
+            total.update(f"{name}:{hashlib.sha256(body).hexdigest()}\n".encode())
+    except TarError as error:
+        raise AccountingError(f"shards/{path.parent.name}: {error}") from None
     return total.hexdigest()
 
 

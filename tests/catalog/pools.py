@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,11 @@ from PIL import Image
 
 from curate import schema as schemas
 from curate.lease import claim
-from curate.store import Pool, file_sha256
+from curate.shards import subset as subsets
+from curate.shards.pack import pack
+from curate.shards.settings import PackSettings
+from curate.shards.subset import RuleCounts, Subset
+from curate.store import Pool
 
 SOURCE = [pa.field("source.similarity", pa.float64()), pa.field("source.URL", pa.string())]
 CLIP = pa.field("clip_tiny", pa.float32())
@@ -127,15 +130,25 @@ FROM samples
 
 
 def write_subset(pool: Pool, policy: str) -> None:
-    """What `curate filter` notes about its outcome, as far as the catalog reads it."""
-    folder = pool.path / "subsets"
-    folder.mkdir(exist_ok=True)
-    subset = {
-        "name": policy, "policy": "usual.sql", "policy_text": POLICY_TEXT, "parameters": {"clip_cut": 0.30}, "mode": "absolute", "cuts": [],
-        "rules": {rule: {"first": 1, "alone": 1, "only": 1} for rule in RULES}, "user_reasons": [], "groups": "pixels",
-        "clip_column": "clip_tiny", "decisions_version": pool.snapshot(f"decisions_{policy}").version,
-    }  # fmt: skip
-    (folder / f"{policy}.json").write_text(json.dumps(subset))
+    """What `curate filter` notes about its outcome."""
+    parts = usual_parts()
+    rows = [row for part in parts for row in part]
+    subset = Subset(
+        name=policy, digest="0" * 64, basis="by hand", policy="usual.sql", policy_text=POLICY_TEXT, policy_sha256="0" * 64, mode="absolute",
+        parameters={"clip_cut": 0.30}, cuts=(), rules={rule: RuleCounts(first=1, alone=1, only=1) for rule in RULES}, user_reasons=(),
+        groups="pixels", representative="", clip_column="clip_tiny", decisions_version=pool.snapshot(f"decisions_{policy}").version,
+        tables={name: pool.snapshot(name).version for name in pool.tables() if not name.startswith(("decisions_", "shards"))},
+        rows=len(rows), kept=4, refused=5, pending=0, dropped={rule: 1 for rule in RULES},
+    )  # fmt: skip
+    subsets.write_subset(pool, subset)
+
+
+def packed(folder: Path) -> Pool:
+    """The usual pool with its kept rows packed into two shards by the real packer."""
+    pool = build(folder)
+    with claim(pool, {}) as run:
+        pack(pool, run, "usual", PackSettings(shard_samples=3))
+    return pool
 
 
 def _tables(policy: str | None) -> dict[str, pa.Schema]:
@@ -167,7 +180,13 @@ def part_tables(pool: Pool, part: int, rows: Sequence[Row], policy: str | None) 
     }  # fmt: skip
     if policy:
         tables[f"decisions_{policy}"] = [
-            {"row": n, "keep": row.reason is None, "reason": row.reason, "failed_rules": row.failed_rules} for n, row in enumerate(rows)
+            {
+                "row": n,
+                "keep": row.reason is None,
+                "reason": row.reason if row.failed_rules else None,
+                "failed_rules": row.failed_rules if row.has_image and not row.score else None,
+            }
+            for n, row in enumerate(rows)
         ]
     return {name: _arrow(lines, _tables(policy)[name]) for name, lines in tables.items()}
 
@@ -235,6 +254,3 @@ def flip_byte(path: Path, position: int) -> None:
     content = bytearray(path.read_bytes())
     content[position] ^= 0xFF
     path.write_bytes(content)
-
-
-__all__ = ["RULES", "Row", "build", "file_sha256", "flip_byte", "jpeg", "part_tables", "replace_part", "usual_parts", "write_tar"]

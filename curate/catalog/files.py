@@ -1,0 +1,145 @@
+"""Checks of the files of a pool: content hashes, images in part tars, embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.catalog.findings import Check
+from curate.media.tar import Member, TarError, members
+from curate.store import Pool, Snapshot, file_sha256
+
+_NAMED = re.compile(r"-([0-9a-f]{64})\.\w+$")
+_TEXT_MEMBERS = (".txt", ".json")
+_FOLDERS = ("tables", "tars", "embeddings", "models")
+
+
+# -- hashes
+
+
+def check_hashes(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot], deep: bool) -> None:
+    """Every file that a table's version lists is there in full size, and every name that holds a sha256 holds the right one."""
+    for name, snapshot in sorted(snapshots.items()):
+        for file in snapshot.files:
+            path = snapshot.folder / file.path
+            size_bytes = path.stat().st_size if path.exists() else -1
+            check.require(size_bytes >= 0, f"tables/{name}/{file.path} is missing")
+            check.require(size_bytes in (-1, file.size_bytes), f"tables/{name}/{file.path}: {size_bytes:,} bytes, not {file.size_bytes:,}")
+    for path in _content_named(pool) if deep else ():
+        found = _NAMED.search(path.name)
+        if found:
+            check.require(file_sha256(path) == found.group(1), f"{path.relative_to(pool.path)}: its bytes have another sha256")
+
+
+def _content_named(pool: Pool) -> Iterator[Path]:
+    for folder in _FOLDERS:
+        yield from (path for path in sorted((pool.path / folder).rglob("*")) if path.is_file())
+
+
+# -- images
+
+
+def check_images(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot], deep: bool) -> None:
+    """Rows with an image ↔ images in part tars, one to one up to rows that share a URL, with the recorded sha256."""
+    if "fetched" not in snapshots:
+        return
+    listed: dict[str, set[int]] = {}
+    for part, lines in _fetched_lines(snapshots):
+        tars: dict[str, dict[int, Member]] = {}
+        for line in lines:
+            where = f"part {part}, row {line['row']}"
+            if line["reason"] is not None:
+                check.require(line["tar_file"] is None, f"{where}: has reason {line['reason']} and an image")
+                continue
+            offender = _image_offender(pool, line, tars, check, deep)
+            check.require(not offender, f"{where}: {offender}")
+            listed.setdefault(str(line["tar_file"]), set()).add(int(line["tar_offset"] or -1))
+        for tar_file, found in tars.items():
+            _check_unlisted(check, tar_file, found, listed.get(tar_file, set()))
+
+
+def _fetched_lines(snapshots: Mapping[str, Snapshot]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    columns = ["row", "reason", "image_sha256", "tar_file", "tar_offset", "tar_size"]
+    for file in snapshots["fetched"].files:
+        yield file.part, pq.read_table(snapshots["fetched"].folder / file.path, columns=columns, partitioning=None).to_pylist()
+
+
+def _image_offender(pool: Pool, line: Mapping[str, Any], tars: dict[str, dict[int, Member]], check: Check, deep: bool) -> str:
+    """What is wrong with the image of one row; empty when nothing is."""
+    tar_file = line["tar_file"]
+    if tar_file is None or line["tar_offset"] is None:
+        return "has no reason and no image"
+    path = pool.path / tar_file
+    if tar_file not in tars:
+        tars[tar_file] = _members_by_offset(path, tar_file, check)
+    member = tars[tar_file].get(line["tar_offset"])
+    if member is None or member.size != line["tar_size"] or member.name.endswith(_TEXT_MEMBERS):
+        return f"{tar_file} has no image of {line['tar_size']} bytes at {line['tar_offset']}"
+    if deep and _sha256_at(path, member) != line["image_sha256"]:
+        return f"{tar_file}: the bytes of {member.name} have another sha256"
+    return ""
+
+
+def _members_by_offset(path: Path, name: str, check: Check) -> dict[int, Member]:
+    try:
+        return {member.offset: member for member in members(path)}
+    except (OSError, TarError) as error:
+        check.fail(f"{name} cannot be read: {error}")
+        return {}
+
+
+def _sha256_at(path: Path, member: Member) -> str:
+    with path.open("rb") as stream:
+        stream.seek(member.offset)
+        return hashlib.sha256(stream.read(member.size)).hexdigest()
+
+
+def _check_unlisted(check: Check, tar_file: str, found: Mapping[int, Member], listed: set[int]) -> None:
+    for offset, member in found.items():
+        if not member.name.endswith(_TEXT_MEMBERS):
+            check.require(offset in listed, f"{tar_file}: {member.name} belongs to no row")
+
+
+# -- embeddings
+
+
+def check_embeddings(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot]) -> None:
+    """Each embedding file has one float16 line per row of its part; lines of rows without a score are zero."""
+    for name in sorted(snapshots):
+        if name.startswith("scores_"):
+            for file in snapshots[name].files:
+                _check_part_embeddings(pool, snapshots[name].folder / file.path, f"{name}, part {file.part}", check)
+
+
+def _check_part_embeddings(pool: Pool, path: Path, where: str, check: Check) -> None:
+    names = [name for name in pq.read_schema(path).names if name == "embedding_file" or name.startswith("clip_")]
+    if "embedding_file" not in names:
+        return
+    data = pq.read_table(path, columns=names, partitioning=None)
+    for name in sorted(filter(None, data["embedding_file"].unique().to_pylist())):
+        try:
+            found = np.load(pool.path / name, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            check.fail(f"{where}: {name} cannot be read: {error}")
+            continue
+        check.require(len(found) == data.num_rows, f"{where}: {name} has {len(found):,} lines for {data.num_rows:,} rows")
+        check.require(found.dtype == np.float16, f"{where}: {name} holds {found.dtype}, not float16")
+        if len(found) == data.num_rows:
+            filled = [int(row) for row in _unscored(data) if np.any(found[row])]
+            check.require(not filled, f"{where}: row {filled[0] if filled else ''} has an embedding and no score")
+
+
+def _unscored(data: pa.Table) -> np.ndarray:
+    """Rows in which every CLIP column is null."""
+    null = np.ones(data.num_rows, bool)
+    for name in data.column_names:
+        if name.startswith("clip_"):
+            null &= data[name].is_null().to_numpy()
+    return np.flatnonzero(null)

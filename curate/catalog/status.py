@@ -1,0 +1,94 @@
+"""Where a pool stands: parts done, rows by reason, who is writing, sizes on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from curate.catalog.views import connect, current_policy, pin
+from curate.lease import lease_holder
+from curate.store import Pool, Snapshot
+
+FOLDERS = ("tables", "tars", "embeddings", "models", "shards", "report", "tmp")
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """One table: parts done out of the pool's parts, rows, and who writes it right now (host, pid, since; None: nobody)."""
+
+    table: str
+    version: int
+    parts: int
+    parts_wanted: int
+    rows: int
+    writer: Mapping[str, object] | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """The whole pool at one moment."""
+
+    path: str
+    policy: str
+    rows: int
+    fates: Mapping[str, int]  # kept, dropped, failed, pending
+    reasons: Mapping[str, int]  # most frequent first
+    tables: tuple[TableStatus, ...]
+    bytes_on_disk: Mapping[str, int]  # by folder
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data for JSON."""
+        return dataclasses.asdict(self)
+
+    def text(self) -> str:
+        """Lines for a terminal."""
+        fates = ", ".join(f"{name} {rows:,}" for name, rows in self.fates.items())
+        lines = [f"{self.path}", f"{self.rows:,} rows: {fates}", ""]
+        for table in self.tables:
+            writer = f"  ← process {table.writer['pid']} on {table.writer['host']}" if table.writer else ""
+            lines.append(f"{table.table:<28} {table.parts:>6,} of {table.parts_wanted:,} parts {table.rows:>12,} rows{writer}")
+        lines += ["", *(f"{reason:<28} {rows:>12,}" for reason, rows in self.reasons.items())]
+        lines += ["", *(f"{folder + '/':<28} {human_bytes(size):>12}" for folder, size in self.bytes_on_disk.items())]
+        return "\n".join(lines) + "\n"
+
+
+def status(pool: Pool) -> Status:
+    """Looks at the newest version of everything; cheap enough to be asked while a run is going."""
+    snapshots = pin(pool)
+    policy = current_policy(pool)
+    with connect(pool, policy) as connection:
+        fates = dict(connection.execute("SELECT fate, count(*) FROM samples GROUP BY fate ORDER BY fate").fetchall())
+        sql = "SELECT reason, count(*) AS n FROM samples WHERE reason IS NOT NULL GROUP BY reason ORDER BY n DESC, reason"
+        reasons = dict(connection.execute(sql).fetchall())
+    wanted = len(snapshots["rows"].by_part) if "rows" in snapshots else 0
+    tables = tuple(_table_status(pool, found, wanted) for found in snapshots.values())
+    sizes = {folder: _folder_bytes(pool.path / folder) for folder in FOLDERS}
+    return Status(str(pool.path), policy, sum(fates.values()), fates, reasons, tables, sizes)
+
+
+def _table_status(pool: Pool, snapshot: Snapshot, wanted: int) -> TableStatus:
+    parts, rows = len(snapshot.by_part), sum(file.rows for file in snapshot.files)
+    aligned = not snapshot.table.startswith(("pairs_", "shards", "evaluations"))
+    return TableStatus(snapshot.table, snapshot.version, parts, wanted if aligned else parts, rows, lease_holder(pool, snapshot.table))
+
+
+def _folder_bytes(folder: Path) -> int:
+    """Files may vanish while we look: a run moves them."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def human_bytes(size: float) -> str:
+    """`size` bytes in binary units, three digits."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
