@@ -13,6 +13,7 @@ CREATE TABLE scores (
     image_aspect DOUBLE,
     image_entropy DOUBLE,
     phash BIGINT,
+    colour_grid BLOB,
     embedding_file VARCHAR,
     basis VARCHAR
 );
@@ -28,5 +29,6 @@ COMMENT ON COLUMN scores.image_max_side IS '[scores] longer side of the original
 COMMENT ON COLUMN scores.image_aspect IS '[scores] longer side over shorter side, at least 1';
 COMMENT ON COLUMN scores.image_entropy IS '[scores] Shannon entropy of the grey histogram in bits, 0 for a blank image';
 COMMENT ON COLUMN scores.phash IS '[content] 64-bit DCT perceptual hash, as a signed integer';
+COMMENT ON COLUMN scores.colour_grid IS '[content] mean colours of an 8 x 8 grid over the image: 64 cells row by row, red, green, blue, one byte each';
 COMMENT ON COLUMN scores.embedding_file IS '[placement] .npy with one float16 row per row of the part, relative to the pool';
 COMMENT ON COLUMN scores.basis IS '[lineage] fingerprint of what this part was computed from';

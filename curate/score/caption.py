@@ -1,0 +1,60 @@
+"""Numbers about the caption: length and language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import pyarrow as pa
+
+from curate import schema as schemas
+from curate.media.text import clean, language, statistics
+from curate.score.scorer import ROW_COLUMNS, Batch, Opened, Scored
+from curate.settings import Settings
+from curate.stage import identity_of
+
+_COLUMNS = ("caption_characters", "caption_words", "caption_language", "caption_language_score")
+
+
+class CaptionScorer(Settings):
+    """Characters, words, and the likeliest language with the classifier's probability (null without letters)."""
+
+    kind: Literal["caption"] = "caption"
+
+    @property
+    def version(self) -> int:
+        """See `Scorer`."""
+        return 1
+
+    @property
+    def needs(self) -> pa.Schema:
+        """The caption."""
+        return pa.schema([ROW_COLUMNS.field("caption")])
+
+    @property
+    def adds(self) -> pa.Schema:
+        """The `caption_` columns of schemas/scores.sql."""
+        return pa.schema([schemas.table("scores").field(name) for name in _COLUMNS])
+
+    def identity(self) -> str:
+        """See `Scorer`."""
+        return identity_of("CaptionScorer", self.version, self.model_dump(mode="json"))
+
+    @contextmanager
+    def open(self) -> Iterator[Opened]:
+        """The language model loads itself at the first caption."""
+        yield Opened(None, self._score)
+
+    def _score(self, batch: Batch) -> Scored:
+        lines = [_line(caption or "") for caption in batch.rows.column("caption").to_pylist()]
+        return Scored(pa.RecordBatch.from_pylist(lines, schema=self.adds))
+
+
+def _line(caption: str) -> dict[str, object]:
+    text = clean(caption)
+    size = statistics(text)
+    code, probability = language(text)
+    known = code is not None
+    values = (size.characters, size.words, code, probability if known else None)
+    return dict(zip(_COLUMNS, values, strict=True))

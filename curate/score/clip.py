@@ -1,0 +1,166 @@
+"""The only place that loads a CLIP model: architecture, weights, tokenizer and preprocessing in one object."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curate.errors import MissingExtra, UsageError
+from curate.score.preprocess import Preprocess
+from curate.score.scorer import Pixels
+from curate.score.weights import Weights, find_weights
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["auto", "fp32", "bf16"]
+MAX_CAPTION_CHARACTERS = 2000
+"""Tokenizers read no further: no context is this long, and byte-pair merging takes quadratic time on one long word."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A loaded model in evaluation mode; embeddings come out as float32 of unit length."""
+
+    model: Any
+    tokenizer: Any
+    preprocess: Preprocess
+    device: torch.device
+    precision: Literal["fp32", "bf16"]
+    weights: Weights
+    dim: int
+
+    def encode_images(self, pictures: Sequence[Pixels] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embeddings (n, dim) of n preprocessed pictures (height, width, 3 bytes each; see `preprocess`)."""
+        import torch
+
+        stacked = torch.from_numpy(np.stack(list(pictures))).to(self.device)
+        mean, std = (torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (self.preprocess.mean, self.preprocess.std))
+        batch = (stacked.permute(0, 3, 1, 2).float() / 255 - mean) / std
+        return self._encode(self.model.encode_image, batch.contiguous())
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings (n, dim) of n texts."""
+        return self._encode(self.model.encode_text, self.tokenize(texts).to(self.device))
+
+    def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
+        """Token ids (n, context length) int64, longer texts cut."""
+        tokens: torch.Tensor = self.tokenizer([text[:MAX_CAPTION_CHARACTERS] for text in texts])
+        return tokens
+
+    def _encode(self, encoder: Any, batch: torch.Tensor) -> NDArray[np.float32]:
+        import torch
+
+        reduced = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with torch.inference_mode(), reduced:
+            features = encoder(batch)
+        unit = torch.nn.functional.normalize(features.float(), dim=-1)
+        return np.asarray(unit.cpu().numpy(), np.float32)
+
+
+def load_clip(model: str, weights: str, device: str = "auto", precision: Precision = "auto") -> Clip:
+    """Loads a CLIP model for scoring or evaluation.
+
+    `model` is an open_clip architecture; `weights` one of its tags, `hf-hub:OWNER/NAME`, or a folder with
+    open_clip_config.json and open_clip_model.safetensors (then the folder decides the architecture and `model` is only
+    a name). `auto` means the first CUDA device, else the CPU; and bf16 where a CUDA device has it, else fp32.
+    Raises UsageError in one line when that cannot be done, MissingExtra without open_clip.
+    """
+    found = find_weights(model, weights)
+    chosen = _device(device)
+    try:
+        network, tokenizer = _build(found)
+    except _load_errors() as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UsageError(f"cannot load {found.file}: {cause}") from None
+    network = network.to(chosen).eval().requires_grad_(False)
+    preprocess = Preprocess.of(network.visual.preprocess_cfg)
+    clip = Clip(network, tokenizer, preprocess, chosen, _precision(precision, chosen), found, 0)
+    return replace(clip, dim=clip.encode_texts([""]).shape[1])
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Fixes the number of CPU threads of torch inside the block: sums are reproducible only with the same number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def column_name(model: str, weights: str) -> str:
+    """Name of the score column: `clip_<model>_<weights>` in [a-z0-9_]; a folder stands by its own name, a hub id in full."""
+    return "_".join(["clip", _plain(model), _plain(weights_label(weights))])
+
+
+def weights_label(weights: str) -> str:
+    """What weights are called wherever they lie: the tag, the hub id, or the folder's own name."""
+    if weights.startswith("hf-hub:"):
+        return weights.removeprefix("hf-hub:")
+    return weights.rstrip("/").rsplit("/", 1)[-1].removeprefix("local-dir:")
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
+def _build(found: Weights) -> tuple[Any, Any]:
+    import open_clip
+
+    with _quiet():
+        model = open_clip.create_model(
+            found.name, pretrained=found.tag, force_quick_gelu=found.quick_gelu, require_pretrained=True, weights_only=True
+        )
+        return model, open_clip.get_tokenizer(found.name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip tells the root logger about every step; only its errors matter here."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    try:
+        from safetensors import SafetensorError
+    except ImportError:
+        raise MissingExtra("safetensors", "train") from None
+    return (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    try:
+        chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError:
+        raise UsageError(f"no device {name!r}: use auto, cpu, or cuda:NUMBER") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("this machine has no CUDA device that torch can use: set device=cpu or device=auto")
+    return chosen
+
+
+def _precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+

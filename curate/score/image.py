@@ -1,0 +1,93 @@
+"""Numbers about the picture itself: sizes, entropy, perceptual hash, colour grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from curate import schema as schemas
+from curate.media.image import grey_entropy, phash
+from curate.score.scorer import ROW_COLUMNS, Batch, Opened, Pixels, Scored
+from curate.settings import Settings
+from curate.stage import identity_of
+
+GRID_SIDE = 8
+_COLUMNS = ("image_min_side", "image_max_side", "image_aspect", "image_entropy", "phash", "colour_grid")
+
+
+class ImageScorer(Settings):
+    """Sizes are those of the original; hash, entropy and colours are those of the stored picture."""
+
+    kind: Literal["image"] = "image"
+
+    @property
+    def version(self) -> int:
+        """See `Scorer`."""
+        return 1
+
+    @property
+    def needs(self) -> pa.Schema:
+        """Size of the original in pixels."""
+        return pa.schema([ROW_COLUMNS.field("original_width"), ROW_COLUMNS.field("original_height")])
+
+    @property
+    def adds(self) -> pa.Schema:
+        """The `image_` columns, `phash` and `colour_grid` of schemas/scores.sql."""
+        return pa.schema([schemas.table("scores").field(name) for name in _COLUMNS])
+
+    def identity(self) -> str:
+        """See `Scorer`."""
+        return identity_of("ImageScorer", self.version, self.model_dump(mode="json"))
+
+    @contextmanager
+    def open(self) -> Iterator[Opened]:
+        """Nothing to build."""
+        yield Opened(observe, self._score)
+
+    def _score(self, batch: Batch) -> Scored:
+        sizes = zip(batch.rows.column("original_width").to_pylist(), batch.rows.column("original_height").to_pylist(), strict=True)
+        lines = [_line(size, batch.observed[image]) for size, image in zip(sizes, batch.image.tolist(), strict=True)]
+        return Scored(pa.RecordBatch.from_pylist(lines, schema=self.adds))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is kept of one picture."""
+
+    width: int
+    height: int
+    entropy: float
+    phash: int
+    colour_grid: bytes
+
+
+def observe(pixels: Pixels) -> Look:
+    """Describes one stored picture."""
+    height, width = pixels.shape[:2]
+    return Look(width, height, grey_entropy(pixels), phash(pixels), colour_grid(pixels))
+
+
+def colour_grid(pixels: Pixels) -> bytes:
+    """Mean colours of 8 x 8 cells, row by row, three bytes each: 192 bytes."""
+    image = Image.fromarray(pixels).resize((GRID_SIDE, GRID_SIDE), Image.Resampling.BOX)
+    return np.asarray(image, np.uint8).tobytes()
+
+
+def _line(size: tuple[int | None, int | None], look: Look | None) -> dict[str, object]:
+    """One row's values; the stored size stands in where the original's is unknown."""
+    width, height = (size[0] or (look.width if look else None)), (size[1] or (look.height if look else None))
+    line: dict[str, object] = {}
+    if width and height:
+        low, high = sorted((width, height))
+        line |= {"image_min_side": low, "image_max_side": high, "image_aspect": high / low}
+    if look is not None:
+        entropy = look.entropy if math.isfinite(look.entropy) else None
+        line |= {"image_entropy": entropy, "phash": look.phash, "colour_grid": look.colour_grid}
+    return line

@@ -1,0 +1,127 @@
+"""The scoring phase: one part's images are read and decoded once, all scorers see them, one table part comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curate import schema as schemas
+from curate.errors import IdentityError
+from curate.score.clip import weights_label
+from curate.score.reading import Image, Seen, TarReader, ahead, batches, images_of, look, read_part
+from curate.score.result import PartResult
+from curate.score.scorer import Opened
+from curate.score.settings import ScoreSettings
+from curate.stage import PartReport, PartTask, Resources, fingerprint
+from curate.store import Pool
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ScorePhase:
+    """`Phase` that writes `scores_<name>`; see `curate.stage.Phase`."""
+
+    settings: ScoreSettings
+
+    @property
+    def name(self) -> str:
+        """For example score_base."""
+        return f"score_{self.settings.name}"
+
+    @property
+    def table(self) -> str:
+        """For example scores_base."""
+        return f"scores_{self.settings.name}"
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """Captions and ids from rows; where the bytes are from fetched."""
+        return ("rows", "fetched")
+
+    @property
+    def resources(self) -> Resources:
+        """A CPU for each decoding thread and each thread of the model."""
+        clip = self.settings.clip
+        gpus = 1.0 if clip is not None and clip.device.startswith("cuda") else 0.0
+        return Resources(cpus=self.settings.decode_threads + (clip.threads if clip else 0), gpus=gpus, memory_bytes=2 << 30)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the table: keys, reason, those of the scorers that run, embedding_file with CLIP, basis."""
+        base = schemas.table("scores")
+        added = [column for scorer in self.settings.scorers for column in scorer.adds]
+        last = ["embedding_file", "basis"] if self.settings.clip else ["basis"]
+        return pa.schema([*(base.field(name) for name in ("part", "row", "reason")), *added, *(base.field(name) for name in last)])
+
+    def identity(self) -> str:
+        """Scorers with their settings and weights."""
+        return fingerprint("score", str(VERSION), str(self.settings.image_batch), *(scorer.identity() for scorer in self.settings.scorers))
+
+    def record(self, pool: Pool) -> None:
+        """Writes down which weights stand behind the CLIP column. Raises IdentityError when the pool knows others by that name."""
+        clip = self.settings.clip
+        if clip is None:
+            return
+        document, sha256 = f"model_{clip.column}", clip.weights_sha256()
+        known = pool.read_document(document)
+        if known is None:
+            content = {"column": clip.column, "model": clip.model, "weights": weights_label(clip.weights)}
+            pool.write_document(document, {**content, "weights_sha256": sha256})
+        elif known["weights_sha256"] != sha256:
+            raise IdentityError(
+                f"column {clip.column} of this pool was computed with other weights (sha256 {str(known['weights_sha256'])[:12]}, "
+                f"these are {sha256[:12]}): give the new model another name"
+            )
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[PartTask], PartReport]]:
+        """Loads the models; yields the function that scores one part."""
+        with ExitStack() as stack:
+            opened = [stack.enter_context(scorer.open()) for scorer in self.settings.scorers]
+            recorded: set[str] = set()
+
+            def score_part(task: PartTask) -> PartReport:
+                pool = Pool.open(task.pool)
+                if task.pool not in recorded:
+                    self.record(pool)
+                    recorded.add(task.pool)
+                return self._score_part(opened, pool, task)
+
+            yield score_part
+
+    def _score_part(self, opened: Sequence[Opened], pool: Pool, task: PartTask) -> PartReport:
+        result = PartResult(read_part(task))
+        for seen in self._seen(pool, opened, images_of(result.rows)):
+            result.add(opened, seen)
+        table = result.table([scorer.adds for scorer in self.settings.scorers])
+        if self.settings.clip is not None:
+            path = self._publish_embeddings(pool, task.part, result.embeddings)
+            table = table.append_column("embedding_file", pa.array([path] * table.num_rows, pa.string()))
+        file = pool.write_part(self.table, task.part, table, task.basis, self.schema)
+        return PartReport(task.part, (file,), result.reasons(), dict(result.counters))
+
+    def _seen(self, pool: Pool, opened: Sequence[Opened], images: list[Image]) -> Iterator[list[Seen]]:
+        """Batches of images, decoded ahead of the models; when no scorer needs pixels, nothing is read."""
+        observers = [scorer.observe for scorer in opened]
+        if not any(observers):
+            yield from batches((Seen(image, [None] * len(opened)) for image in images), self.settings.image_batch)
+            return
+        with TarReader(pool.path) as tars:
+            threads = self.settings.decode_threads
+            seen = ahead(partial(look, tars, observers), images, threads, self.settings.image_batch + threads)
+            yield from batches(seen, self.settings.image_batch)
+
+    def _publish_embeddings(self, pool: Pool, part: int, embeddings: NDArray[np.float16] | None) -> str | None:
+        """Writes the part's .npy; None when no row of the part has an image."""
+        if embeddings is None:
+            return None
+        temporary = pool.temporary(".npy")
+        np.save(temporary, embeddings)
+        return pool.publish(temporary, f"embeddings/{self.settings.name}", f"{part:05d}")

@@ -1,0 +1,137 @@
+"""From a part's tables to decoded images: which images there are, their bytes, and pixels ahead of those who use them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from curate.errors import LocalFault, SchemaError
+from curate.media.image import MediaError, decode_rgb
+from curate.score.scorer import Pixels
+from curate.stage import PartTask
+
+_ROW_COLUMNS = ("row", "sample_id", "caption")
+_FETCHED_COLUMNS = ("row", "reason", "original_width", "original_height", "tar_file", "tar_offset", "tar_size")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Image:
+    """One stored image of a part and the positions of the rows that share it."""
+
+    tar_file: str
+    offset: int
+    size_bytes: int
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the scorers observed of one image (one entry per scorer), or why it could not be decoded."""
+
+    image: Image
+    observed: Sequence[Any]
+    reason: str | None = None
+    decoded: bool = False  # whether a decode was tried
+
+
+def read_part(task: PartTask) -> pa.Table:
+    """Rows of the part with what `fetched` says of them; the two tables line up or SchemaError says that they do not."""
+    rows = pq.read_table(task.inputs["rows"], columns=list(_ROW_COLUMNS), partitioning=None)
+    fetched = pq.read_table(task.inputs["fetched"], columns=list(_FETCHED_COLUMNS), partitioning=None)
+    if not rows.column("row").equals(fetched.column("row")):
+        raise SchemaError(f"part {task.part}: rows and fetched do not line up: run  curate verify")
+    for name in fetched.column_names[1:]:
+        rows = rows.append_column(name, fetched.column(name))
+    return rows.combine_chunks()
+
+
+def images_of(rows: pa.Table) -> list[Image]:
+    """Distinct stored images in the order in which they lie in the tars."""
+    stored = pc.and_(pc.is_null(rows.column("reason")), pc.is_valid(rows.column("tar_file")))
+    present = np.flatnonzero(stored.to_numpy(zero_copy_only=False))
+    chosen = rows.select(["tar_file", "tar_offset", "tar_size"]).take(pa.array(present)).append_column("place", pa.array(present))
+    places: dict[tuple[str, int, int], list[int]] = {}
+    for line in chosen.to_pylist():
+        places.setdefault((line["tar_file"], line["tar_offset"], line["tar_size"]), []).append(line["place"])
+    return [Image(*key, np.asarray(places[key], np.int64)) for key in sorted(places)]
+
+
+@dataclass
+class TarReader:
+    """Reads images from the pool's tars by position; closes them at the end."""
+
+    pool: Path
+    _files: dict[str, int] = field(default_factory=dict)
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __enter__(self) -> TarReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def read(self, image: Image) -> bytes:
+        """The stored bytes. Raises LocalFault when the tar is not there or too short."""
+        try:
+            data = os.pread(self._descriptor(image.tar_file), image.size_bytes, image.offset)
+        except OSError as error:
+            raise LocalFault(f"cannot read {image.tar_file}: {error.strerror}; run  curate verify  to see what is damaged") from error
+        if len(data) != image.size_bytes:
+            raise LocalFault(f"{image.tar_file} is shorter than the table says: run  curate verify  to see what is damaged")
+        return data
+
+    def _descriptor(self, tar_file: str) -> int:
+        with self._lock:
+            if tar_file not in self._files:
+                descriptor = os.open(self.pool / tar_file, os.O_RDONLY)
+                self._stack.callback(os.close, descriptor)
+                self._files[tar_file] = descriptor
+            return self._files[tar_file]
+
+
+def look(tars: TarReader, observers: Sequence[Callable[[Pixels], Any] | None], image: Image) -> Seen:
+    """Reads and decodes one image, once, and lets every observer see the pixels, which are dropped afterwards."""
+    try:
+        pixels = decode_rgb(tars.read(image))
+    except MediaError as error:
+        return Seen(image, [None] * len(observers), error.reason, decoded=True)
+    return Seen(image, [observer(pixels) if observer else None for observer in observers], decoded=True)
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last one shorter."""
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
+def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, depth: int) -> Iterator[Result]:
+    """`map(function, items)` in order, computed by threads up to `depth` items ahead of the consumer."""
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        source = iter(items)
+        waiting: list[Future[Result]] = [pool.submit(function, item) for item in islice(source, depth)]
+        try:
+            while waiting:
+                result = waiting.pop(0).result()
+                waiting.extend(pool.submit(function, item) for item in islice(source, 1))
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
