@@ -87,6 +87,7 @@ class Server:
             [sys.executable, "-m", __name__, *arguments, "--settings", self.settings.model_dump_json()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C at the terminal is for the owner; the server ends when the owner does
             env={**os.environ, "PYTHONPATH": paths},
         )
         assert self._process.stdout is not None
@@ -166,8 +167,8 @@ class _Site:
         try:
             while await self._exchange(host, await reader.readuntil(b"\r\n\r\n"), writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # the client left, which is its right
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            pass  # the client left, which is its right, or the server is being closed under a slow answer
         finally:
             writer.close()
 
