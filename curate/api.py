@@ -17,9 +17,11 @@ from curate.catalog.history import Event, history
 from curate.catalog.sql import query, render
 from curate.catalog.status import Status, status
 from curate.catalog.verify import verify
+from curate.catalog.views import NO_POLICY, current_policy
 from curate.dedupe.pictures import DedupeReport, dedupe, output_tables
 from curate.dedupe.settings import DedupeSettings
 from curate.engines.base import EngineSettings
+from curate.errors import UsageError
 from curate.filter.decide import FilterReport, filter_pool
 from curate.filter.settings import FilterSettings
 from curate.lease import claim
@@ -28,11 +30,18 @@ from curate.run import PhaseReport, run_phase
 from curate.score.phase import ScorePhase
 from curate.score.settings import ScoreSettings
 from curate.settings import AnySettings, build, merged
+from curate.shards.pack import PackReport, pack
+from curate.shards.reader import ShardReader
+from curate.shards.selection import COLUMNS, Selection
+from curate.shards.settings import PackSettings
 from curate.store import Pool as Store
+from curate.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow as pa
+
+    from curate.train.loop import TrainReport
 
 
 class Answer:
@@ -122,11 +131,52 @@ class Pool:
         with claim(self._store, {}) as run:
             return filter_pool(self._store, run, settings, self._progress)
 
+    def pack(self, subset: str | None = None, **changes: Any) -> PackReport:
+        """Writes a subset as shards; default the one applied last."""
+        settings = self._settings("pack", PackSettings, changes)
+        with claim(self._store, {}) as run:
+            return pack(self._store, run, subset or self._current(), settings, self._progress)
+
+    def dataset(self, where: str = "keep", policy: str | None = None, seed: int = 0) -> Selection:
+        """The rows of `samples` that a condition selects, as training samples without packing; see `Selection.epoch`."""
+        columns = ", ".join([*COLUMNS.names, "image_sha256"])
+        select = f"SELECT {columns} FROM samples WHERE tar_file IS NOT NULL AND ({where}) ORDER BY part, row"
+        return Selection(self.path, self.sql(select, policy).arrow(), seed=seed)
+
+    def report(self, output: str | Path | None = None, reveal: bool = False, policy: str | None = None) -> Path:
+        """Writes the page to look at, by default POOL/report/index.html; returns its path."""
+        return write_report(self._store, Path(output or self.path / "report" / "index.html"), policy, reveal=reveal)
+
+    def train(self, name: str | None = None, subset: str | None = None, where: str | None = None, **changes: Any) -> TrainReport:
+        """Trains a model into POOL/models/<name>, on packed shards or on the rows that `where` selects; resumes."""
+        from curate.train.loop import train
+
+        stored = self._stored("train")
+        settings = build(TrainSettings, merged(stored.get("settings", {}), changes))
+        source = self.dataset(where, seed=settings.seed) if where else ShardReader(self._shards(subset), seed=settings.seed)
+        return train(source, settings, self.path / "models" / (name or stored.get("name", "pretrained")), self._progress)
+
+    def _shards(self, subset: str | None) -> Path:
+        folder = self.path / "shards" / (subset or self._current())
+        if not folder.is_dir():
+            raise UsageError(f"{folder} does not exist: run  curate pack {self.path} {folder.name}  first, or select rows with --where")
+        return folder
+
+    def _current(self) -> str:
+        name = current_policy(self._store)
+        if name == NO_POLICY:
+            raise UsageError("no policy was applied to this pool yet: run  curate filter POOL POLICY  first")
+        return name
+
+    def _stored(self, section: str) -> dict[str, Any]:
+        """A section of the settings of the pool's last run; empty when there is none."""
+        last = (self._store.read_document("settings") or {}).get("settings")
+        found = last.get(section) if isinstance(last, dict) else None
+        return dict(found) if isinstance(found, dict) else {}
+
     def _settings(self, section: str, model: type[AnySettings], changes: dict[str, Any]) -> AnySettings:
         """A section of the settings of the pool's last run, with changes."""
-        last = (self._store.read_document("settings") or {}).get("settings")
-        stored = last.get(section, {}) if isinstance(last, dict) else {}
-        return build(model, merged(stored, changes))
+        return build(model, merged(self._stored(section), changes))
 
 
 def _with_clip(settings: ScoreSettings, said: dict[str, str | None]) -> ScoreSettings:

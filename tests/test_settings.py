@@ -146,7 +146,9 @@ def test_a_missing_key_is_asked_for(recipe: Path) -> None:
     assert refusal(recipe, model=Strict) == "other is required: add  other=…"
 
 
-@pytest.mark.parametrize("override", ["nonsense", "=3", "a b=3", "~path", "+path=3", "hydra.run.dir=x", "recipe=ingest", "path=${fetch}", "path=[1"])
+@pytest.mark.parametrize(
+    "override", ["nonsense", "=3", "a b=3", "~path", "+path=3", "hydra.run.dir=x", "recipe=ingest", "path=${fetch}", "path=[1"]
+)
 def test_what_is_no_override_is_refused(recipe: Path, override: str) -> None:
     if override == "path=[1":  # no list: text
         assert build(Tree, compose(str(recipe), [override])).path == "[1"

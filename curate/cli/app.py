@@ -20,7 +20,7 @@ import click
 
 from curate.cli import learn, look, run, steps
 from curate.cli.doctor import doctor
-from curate.errors import CurateError
+from curate.errors import CurateError, MissingExtra
 
 SECTIONS: dict[str, list[click.Command]] = {
     "The whole way": [run.demo, run.check, run.run],
@@ -30,6 +30,10 @@ SECTIONS: dict[str, list[click.Command]] = {
     "This machine": [doctor],
 }
 
+_EXTRAS = {
+    "torch": "train", "torchvision": "train", "open_clip": "train", "safetensors": "train", "webdataset": "train",
+    "ray": "ray", "pyspark": "spark", "img2dataset": "img2dataset",
+}  # fmt: skip
 _LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO}
 
 
@@ -87,6 +91,11 @@ def execute(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader, for example `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in _EXTRAS:
+            raise
+        return _say(str(MissingExtra(package, _EXTRAS[package])), MissingExtra.exit_code)
     except OSError as error:
         if error.errno not in _LOCAL_FAULTS:
             raise
