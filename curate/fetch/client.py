@@ -255,8 +255,7 @@ def _network_reason(error: Exception) -> str:
 def _exchange_reason(error: Exception) -> str:
     """What broke after the connection stood."""
     if isinstance(error, aiohttp.ClientPayloadError):
-        broken = isinstance(error.__cause__, ConnectionError) or isinstance(error.__context__, ConnectionError)
-        return "connection_reset" if broken else "truncated"
+        return "connection_reset" if "ConnectionResetError" in str(error) else "truncated"  # aiohttp tells it only in the text
     if isinstance(error, aiohttp.InvalidURL):
         return "bad_url"
     if isinstance(error, aiohttp.ClientConnectionError | OSError):
@@ -307,5 +306,6 @@ async def connect(settings: FetchSettings, budget: ByteBudget, workers: int = 1)
         max_line_size=settings.max_header_bytes,
         max_field_size=settings.max_header_bytes,
     )
+    session._retry_connection = False  # attempts are counted and spaced here, not repeated below
     async with session:
         yield Client(session, settings, politeness, budget)

@@ -14,6 +14,7 @@ import hashlib
 import os
 import socket
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -89,9 +90,7 @@ class FetchStage:
             engine.close()
 
 
-def _in_order(
-    engine: _Engine, batches: Iterator[pa.RecordBatch], settings: FetchSettings, schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
+def _in_order(engine: _Engine, batches: Iterator[pa.RecordBatch], settings: FetchSettings, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Submits batches ahead and yields their results in order."""
     waiting: deque[_Ticket] = deque()
     rows = 0
@@ -127,7 +126,7 @@ class _Engine:
 
     def __init__(self, settings: FetchSettings, workers: int) -> None:
         self._loop = asyncio.new_event_loop()
-        self._codec = ThreadPoolExecutor(settings.codec_threads, "codec", initializer=cv2.setNumThreads, initargs=(1,))
+        self._codec = ThreadPoolExecutor(settings.codec_threads, "codec", initializer=_prepare_codec)
         self._thread = threading.Thread(target=self._loop.run_forever, name="fetch", daemon=True)
         self._settings = settings
         self._submitted = 0
@@ -253,6 +252,12 @@ class _Fetcher:
         if answer.opt_out:
             columns |= {"signal": answer.opt_out.signal, "signal_value": answer.opt_out.value}
         return Result(columns)
+
+
+def _prepare_codec() -> None:
+    """One thread per image, and no lines on the terminal about other people's broken metadata."""
+    cv2.setNumThreads(1)
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def _decoded(body: bytes, settings: ImageSettings) -> tuple[dict[str, object], bytes | None]:

@@ -27,8 +27,8 @@ from curate.media.perceptual import grey_entropy, phash
 from curate.settings import Settings
 
 __all__ = [
-    "Header", "ImageSettings", "MediaError", "Rgb", "StoredImage",
-    "check_pixels", "decode_rgb", "encode", "exif_json", "grey_entropy", "header", "phash", "prepare", "resize", "sniff",
+    "Fit", "Header", "ImageSettings", "MediaError", "Rgb", "StoredImage",
+    "check_pixels", "decode_rgb", "encode", "exif_json", "fit", "grey_entropy", "header", "phash", "prepare", "resize", "sniff",
 ]  # fmt: skip
 
 Rgb = npt.NDArray[np.uint8]
@@ -76,18 +76,27 @@ class StoredImage:
     exif: str | None
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How an image is made to fit: scaled to `scaled`, then cropped or bordered to `framed`; (width, height) in pixels."""
+
+    scaled: tuple[int, int]
+    framed: tuple[int, int]
+
+
 def prepare(data: bytes, settings: ImageSettings) -> StoredImage:
     """Checks, decodes, resizes and encodes one file as `settings` say. Raises MediaError."""
     found = header(data)
     check_pixels(found, settings.max_pixels, settings.max_side)
-    width, height = found.upright
-    target = target_size(width, height, settings)
-    if _may_keep(found, target, settings):
+    size = found.upright
+    how = fit(*size, settings)
+    if _may_keep(found, how, settings):
         _decode(data, found, (1, 1))  # damage must not pass, although the pixels are not needed
-        return StoredImage(data, _extension(found.format), width, height, found, exif_json(found.exif, settings.max_exif_bytes))
-    pixels = resize(_decode(data, found, target if settings.decode == "fast" else None), target, settings)
-    encoded = encode(pixels, settings)
-    return StoredImage(encoded, settings.format, pixels.shape[1], pixels.shape[0], found, exif_json(found.exif, settings.max_exif_bytes))
+        kept, extension = data, _extension(found.format)
+    else:
+        pixels = resize(_decode(data, found, how.scaled if settings.decode == "fast" else None), how)
+        kept, extension, size = encode(pixels, settings), settings.format, how.framed
+    return StoredImage(kept, extension, *size, found, exif_json(found.exif, settings.max_exif_bytes))
 
 
 def check_pixels(found: Header, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> None:
@@ -100,49 +109,39 @@ def _extension(name: str) -> str:
     return "jpg" if name == "jpeg" else name
 
 
-def _may_keep(found: Header, target: tuple[int, int], settings: ImageSettings) -> bool:
-    if settings.reencode == "never":
-        return True
-    fits = _extension(found.format) == settings.format and target == found.upright
-    bordered = settings.resize_mode in ("center_crop", "border") and not _untouched(*found.upright, settings)
-    square = not bordered or found.width == found.height
+def _may_keep(found: Header, how: Fit, settings: ImageSettings) -> bool:
+    if settings.reencode != "when_needed":
+        return settings.reencode == "never"
     plain = found.orientation == 1 and found.frames == 1 and (found.format != "jpeg" or found.channels in (1, 3))
-    return settings.reencode == "when_needed" and fits and square and plain
+    return plain and _extension(found.format) == settings.format and found.upright == how.scaled == how.framed
 
 
-def _untouched(width: int, height: int, settings: ImageSettings) -> bool:
-    """Whether `only_shrink` leaves an image of this size alone."""
-    side = min(width, height) if settings.resize_mode in ("keep_ratio", "center_crop") else max(width, height)
-    return settings.resize_mode == "no" or (settings.only_shrink and side <= settings.size)
+def fit(width: int, height: int, settings: ImageSettings) -> Fit:
+    """What the resize mode makes of an upright image of this size."""
+    mode, size = settings.resize_mode, settings.size
+    side = min(width, height) if mode in ("keep_ratio", "center_crop") else max(width, height)
+    if mode == "no" or (settings.only_shrink and side <= size):
+        return Fit((width, height), (width, height))
+    scaled = (max(1, round(width * size / side)), max(1, round(height * size / side)))
+    return Fit(scaled, (size, size) if mode in ("center_crop", "border") else scaled)
 
 
-def target_size(width: int, height: int, settings: ImageSettings) -> tuple[int, int]:
-    """(width, height) in pixels after scaling, before a crop or border."""
-    if _untouched(width, height, settings):
-        return width, height
-    side = min(width, height) if settings.resize_mode in ("keep_ratio", "center_crop") else max(width, height)
-    scale = settings.size / side
-    return max(1, round(width * scale)), max(1, round(height * scale))
+def resize(pixels: Rgb, how: Fit) -> Rgb:
+    """Scales by area averaging down or Lanczos up; then takes the middle, or puts white around."""
+    width, height = how.scaled
+    if pixels.shape[:2] != (height, width):
+        shrinks = width <= pixels.shape[1] and height <= pixels.shape[0]
+        pixels = _as_rgb(cv2.resize(pixels, how.scaled, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4))
+    left, top = (width - how.framed[0]) // 2, (height - how.framed[1]) // 2
+    if left < 0 or top < 0:
+        return _bordered(pixels, how.framed)
+    return np.ascontiguousarray(pixels[top : top + how.framed[1], left : left + how.framed[0]])
 
 
-def resize(pixels: Rgb, target: tuple[int, int], settings: ImageSettings) -> Rgb:
-    """Scales to `target` (width, height): area averaging down, Lanczos up; then crops or borders as the mode says."""
-    original = (pixels.shape[1], pixels.shape[0])
-    if original != target:
-        shrinks = target[0] <= original[0] and target[1] <= original[1]
-        pixels = _as_rgb(cv2.resize(pixels, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4))
-    if settings.resize_mode == "center_crop" and min(target) >= settings.size:
-        left, top = (target[0] - settings.size) // 2, (target[1] - settings.size) // 2
-        pixels = pixels[top : top + settings.size, left : left + settings.size]
-    elif settings.resize_mode == "border" and max(target) == settings.size:
-        pixels = _bordered(pixels, settings.size)
-    return np.ascontiguousarray(pixels)
-
-
-def _bordered(pixels: Rgb, size: int) -> Rgb:
+def _bordered(pixels: Rgb, size: tuple[int, int]) -> Rgb:
     height, width = pixels.shape[:2]
-    canvas = np.full((size, size, 3), 255, np.uint8)
-    top, left = (size - height) // 2, (size - width) // 2
+    canvas = np.full((size[1], size[0], 3), 255, np.uint8)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
     canvas[top : top + height, left : left + width] = pixels
     return canvas
 

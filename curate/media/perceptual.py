@@ -14,26 +14,24 @@ _LOW = 8
 
 @functools.cache
 def _dct_rows(size: int, count: int) -> npt.NDArray[np.float64]:
-    """First `count` rows of the orthonormal DCT-II matrix of `size`, shape (count, size)."""
-    k, n = np.meshgrid(np.arange(count), np.arange(size), indexing="ij")
-    rows = np.cos(np.pi * k * (2 * n + 1) / (2 * size)) * np.sqrt(2 / size)
-    rows[0] /= np.sqrt(2)
-    return np.asarray(rows, np.float64)
+    """Rows 1 to `count` of the orthonormal DCT-II matrix of `size`, without the constant row 0; shape (count, size)."""
+    k, n = np.meshgrid(np.arange(1, count + 1), np.arange(size), indexing="ij")
+    return np.asarray(np.cos(np.pi * k * (2 * n + 1) / (2 * size)) * np.sqrt(2 / size), np.float64)
 
 
 def phash(rgb: npt.NDArray[np.uint8]) -> int:
     """64-bit perceptual hash of (height, width, 3) pixels, as a signed int64.
 
-    Grey, area-averaged to 32 x 32, 2-D DCT-II, the 8 x 8 lowest frequencies against their median: the hash of
-    Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), section 3.2.1, with the
-    constant term kept out of the median. Bit 63 is the constant term's, then row by row.
+    Grey, area-averaged to 32 x 32, 2-D DCT-II, coefficients 1 to 8 in both directions against their median: the hash
+    of Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), section 3.2.1, where the
+    picture is mean-filtered and resized instead. Row by row, the first coefficient in bit 63.
     """
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float64)
     rows = _dct_rows(_SIDE, _LOW)
     # Rounding makes a flat picture's coefficients exact zeros, whose signs would otherwise be noise.
     low = np.round(rows @ small @ rows.T, 6).ravel()
-    bits = np.packbits(low > np.median(low[1:]))
+    bits = np.packbits(low > np.median(low))
     return int.from_bytes(bits.tobytes(), "big", signed=True)
 
 

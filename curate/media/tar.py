@@ -88,7 +88,7 @@ def _header(name: str, size: int) -> bytes:
     if size > _MAX_SIZE:
         raise TarError(f"member {name!r} is larger than 8 GiB")
     start = encoded.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" + b"0000000\0" + b"%011o\0" % size + b"00000000000\0"
-    end = b"0" + bytes(100) + b"ustar\0" + b"00" + bytes(64) + b"0000000\0" + b"0000000\0" + bytes(167)
+    end = b"0" + bytes(100) + b"ustar\0" + b"00" + bytes(64 + 16 + 167)
     checksum = sum(start) + sum(end) + 8 * ord(" ")
     return start + b"%06o\0 " % checksum + end
 
