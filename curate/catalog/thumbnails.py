@@ -1,0 +1,40 @@
+"""Small pictures for the report, read out of part tars and written into the page as data: addresses."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+
+from curate.catalog.gather import Sample
+from curate.media.header import MediaError
+from curate.media.image import ImageSettings, prepare
+from curate.store import Pool
+
+SIDE_PIXELS = 160
+VEILED_PIXELS = 6
+_SHOWN = ImageSettings(resize_mode="keep_ratio_largest", size=SIDE_PIXELS, quality=80, reencode="always")
+_VEILED = ImageSettings(resize_mode="keep_ratio_largest", size=VEILED_PIXELS, quality=60, reencode="always")
+
+
+def thumbnails(pool: Pool, samples: Iterable[Sample], reveal: bool) -> dict[str, str]:
+    """`sample_id` → data: address. Of veiled rows only six pixels a side leave the pool, unless `reveal`."""
+    made: dict[str, str] = {}
+    for sample in samples:
+        if sample.sample_id not in made:
+            address = thumbnail(pool, sample, reveal)
+            if address is not None:
+                made[sample.sample_id] = address
+    return made
+
+
+def thumbnail(pool: Pool, sample: Sample, reveal: bool) -> str | None:
+    """One picture as a data: address; None when it cannot be read."""
+    if sample.tar_file is None or sample.tar_offset is None or sample.tar_size is None:
+        return None
+    try:
+        with (pool.path / sample.tar_file).open("rb") as stream:
+            stream.seek(sample.tar_offset)
+            image = prepare(stream.read(sample.tar_size), _VEILED if sample.veiled and not reveal else _SHOWN)
+    except (OSError, MediaError):
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(image.data).decode()
