@@ -14,6 +14,7 @@ from pathlib import Path
 from curate.dedupe.settings import DedupeSettings
 from curate.engines.base import EngineSettings
 from curate.errors import CurateError, SettingsError
+from curate.evaluate.settings import EvaluateSettings
 from curate.fetch.settings import FetchSettings
 from curate.filter.settings import FilterSettings
 from curate.lease import Run, claim
@@ -22,7 +23,7 @@ from curate.progress import Progress, Silent
 from curate.schema import nearest, resources
 from curate.score.settings import ScoreSettings
 from curate.settings import Settings, build, compose
-from curate.shards.pack import PackSettings
+from curate.shards.settings import PackSettings
 from curate.store import Pool
 from curate.train.settings import TrainSettings
 
@@ -35,14 +36,14 @@ class PrefilterSettings(Settings):
 
 
 class FitSettings(Settings):
-    """A small CLIP that is trained on the pool itself, for pools whose scores may need no outside weights.
+    """A small CLIP that is trained on the pool itself, so that a pool can be scored without weights from outside.
 
-    It learns from rows chosen by hash (`score.clip.reserve`) and never scores those.
+    It learns from the rows that `score.clip.reserve` sets aside by hash, and never scores those.
     """
 
     enabled: bool = False
     name: str = "own"  # folder below models/ of the pool
-    settings: TrainSettings = TrainSettings()
+    train: TrainSettings = TrainSettings()
 
 
 class ReportSettings(Settings):
@@ -50,13 +51,6 @@ class ReportSettings(Settings):
 
     enabled: bool = True
     reveal: bool = False  # show flagged and unscored images unblurred
-
-
-class PretrainSettings(Settings):
-    """Pre-training on the packed shards."""
-
-    name: str = "pretrained"  # folder below models/ of the pool
-    settings: TrainSettings = TrainSettings()
 
 
 class RecipeSettings(Settings):
@@ -72,7 +66,8 @@ class RecipeSettings(Settings):
     filter: FilterSettings = FilterSettings()
     pack: PackSettings = PackSettings()
     report: ReportSettings = ReportSettings()
-    train: PretrainSettings = PretrainSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     engine: EngineSettings = EngineSettings()
 
 
@@ -107,7 +102,8 @@ class Recipe:
         """The steps to run: all, one, or all from one on. Raises SettingsError for a name that is no step."""
         for name in filter(None, (only, start)):
             if name not in self.names():
-                raise SettingsError(f"recipe {self.name!r} has no step {name!r}; it has {', '.join(self.names())}{nearest(name, self.names())}")
+                offer = nearest(name, self.names()) or f"; it has {', '.join(self.names())}"
+                raise SettingsError(f"recipe {self.name!r} has no step {name!r}{offer}")
         if only:
             return [step for step in self.steps if step.__name__ == only]
         return list(self.steps[self.names().index(start) :] if start else self.steps)

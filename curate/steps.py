@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+from curate.catalog.views import current_policy
 from curate.engines.base import EngineSettings
 from curate.errors import UsageError
 from curate.recipe import Job
 from curate.run import PhaseReport, run_phase
+from curate.score.settings import ScoreSettings
 from curate.stage import Phase
+
+PRETRAINED = "pretrained"  # folder below models/ of the pool
 
 
 def plan(job: Job) -> None:
@@ -38,19 +45,24 @@ def fetch(job: Job) -> None:
 
 
 def fit(job: Job) -> None:
-    """Trains the pool's own small CLIP on reserved rows, when the recipe asks for one."""
-    from curate.fit import fit_clip
+    """Trains the pool's own small CLIP on the reserved rows, when the recipe asks for one."""
+    from curate.learn import reserved_rows
+    from curate.train.loop import train as run_training
 
-    if job.settings.fit.enabled:
-        job.reports["fit"] = fit_clip(job)
+    said, clip = job.settings.fit, job.settings.score.clip
+    if not said.enabled:
+        return
+    if clip is None or clip.reserve is None:
+        raise UsageError("fit.enabled needs score.clip.reserve: the rows to train on, which the model then does not score")
+    source = reserved_rows(job.pool, clip.reserve, said.train.seed)
+    job.reports["fit"] = run_training(source, said.train, _model(job, said.name), job.progress)
 
 
 def score(job: Job) -> None:
     """Images and captions → table `scores_<name>`; one decode per image feeds all scorers."""
-    from curate.fit import with_own_clip
     from curate.score.phase import ScorePhase
 
-    phase = ScorePhase(with_own_clip(job))
+    phase = ScorePhase(_score_settings(job))
     phase.record(job.pool)
     _work(job, phase)
 
@@ -71,10 +83,9 @@ def filter(job: Job) -> None:
 
 def pack(job: Job) -> None:
     """The current subset → shards."""
-    from curate.catalog.verify import verify
     from curate.shards.pack import pack as pack_subset
 
-    job.reports["pack"] = pack_subset(job.pool, job.run, None, job.settings.pack, job.progress)
+    job.reports["pack"] = pack_subset(job.pool, job.run, current_policy(job.pool), job.settings.pack, job.progress)
 
 
 def report(job: Job) -> None:
@@ -85,6 +96,35 @@ def report(job: Job) -> None:
         job.reports["report"] = write_report(job.pool, job.pool.path / "report" / "index.html", reveal=job.settings.report.reveal)
 
 
+def train(job: Job) -> None:
+    """The packed shards → a model of its own in models/pretrained."""
+    from curate.shards.reader import ShardReader
+    from curate.train.loop import train as run_training
+
+    source = ShardReader(job.pool.path / "shards" / current_policy(job.pool), seed=job.settings.train.seed)
+    job.reports["train"] = run_training(source, job.settings.train, _model(job, PRETRAINED), job.progress)
+
+
+def evaluate(job: Job) -> None:
+    """The trained model on held-out samples → table `evaluations`."""
+    from curate.learn import evaluate_model
+
+    job.reports["evaluate"] = evaluate_model(job.pool, job.run, _model(job, PRETRAINED), job.settings.evaluate, job.progress)
+
+
+def _model(job: Job, name: str) -> Path:
+    return job.pool.path / "models" / name
+
+
+def _score_settings(job: Job) -> ScoreSettings:
+    """The recipe's settings, with the pool's own model as weights when the recipe fits one."""
+    score, said = job.settings.score, job.settings.fit
+    if not said.enabled or score.clip is None:
+        return score
+    clip = score.clip.model_copy(update={"model": said.name, "weights": f"local-dir:{_model(job, said.name)}"})
+    return score.model_copy(update={"clip": clip})
+
+
 def _work(job: Job, phase: Phase) -> None:
     done: PhaseReport = run_phase(job.pool, job.run, phase, job.settings.engine, job.progress)
     job.reports[phase.name] = done
@@ -92,6 +132,4 @@ def _work(job: Job, phase: Phase) -> None:
 
 
 def _workers(engine: EngineSettings) -> int:
-    import os
-
     return engine.workers or os.cpu_count() or 1

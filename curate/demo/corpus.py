@@ -179,15 +179,21 @@ _ANSWERS = pa.schema(
 )
 
 
-def write_list(corpora: Sequence[Corpus], folder: Path, url: Callable[[str], str], form: str = "parquet") -> Path:
+def write_list(
+    corpora: Sequence[Corpus],
+    folder: Path,
+    url: Callable[[str], str],
+    form: str = "parquet",
+    leave_out: Callable[[str], bool] = lambda address: False,
+) -> Path:
     """Writes the corpora's rows as one URL list (`list.parquet`, `.jsonl` or `.csv`) and `truth.parquet` beside it.
 
-    `url` turns an address into a URL (see `Server.url`). Both files have a column `url` in place of `address`, and the
-    same line order.
+    `url` turns an address into a URL (see `Server.url`); `leave_out` says of an address that it is not listed. Both files
+    have a column `url` in place of `address`, and the same line order.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = _with_urls([corpus.rows() for corpus in corpora], url)
-    pq.write_table(_with_urls([corpus.truth() for corpus in corpora], url), folder / "truth.parquet")
+    rows = _with_urls([_listed(corpus.rows(), leave_out) for corpus in corpora], url)
+    pq.write_table(_with_urls([_listed(corpus.truth(), leave_out) for corpus in corpora], url), folder / "truth.parquet")
     target = folder / f"list.{form}"
     if form == "parquet":
         pq.write_table(rows, target)
@@ -198,6 +204,10 @@ def write_list(corpora: Sequence[Corpus], folder: Path, url: Callable[[str], str
     else:
         raise UsageError(f"no list format {form!r}; there are parquet, jsonl and csv")
     return target
+
+
+def _listed(table: pa.Table, leave_out: Callable[[str], bool]) -> pa.Table:
+    return table.filter(pa.array([not leave_out(address) for address in table["address"].to_pylist()], pa.bool_()))
 
 
 def _with_urls(tables: Sequence[pa.Table], url: Callable[[str], str]) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import ctypes
 import os
 import pickle
@@ -99,10 +100,8 @@ class LocalEngine:
 
 def _assign(worker: _Worker, task: PartTask) -> None:
     worker.task, worker.since = task, time.monotonic()
-    try:
+    with contextlib.suppress(OSError):  # it is dead already; the next look at its connection finds that out
         worker.connection.send(task)
-    except OSError:
-        pass  # it is dead already; the next look at its connection finds that out
 
 
 def _receive(worker: _Worker) -> Answer | None:

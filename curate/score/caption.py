@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import pyarrow as pa
 
@@ -20,7 +19,6 @@ _COLUMNS = ("caption_characters", "caption_words", "caption_language", "caption_
 class CaptionScorer(Settings):
     """Characters, words, and the likeliest language with the classifier's probability (null without letters)."""
 
-    kind: Literal["caption"] = "caption"
 
     @property
     def version(self) -> int:

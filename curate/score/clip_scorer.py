@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,6 @@ class ClipScorer(Settings):
     Rows in `reserve` get no score and no embedding: the model was fitted on them.
     """
 
-    kind: Literal["clip"] = "clip"
     model: str = "ViT-B-32"
     weights: str = "openai"
     device: str = "auto"

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +24,6 @@ _COLUMNS = ("image_min_side", "image_max_side", "image_aspect", "image_entropy",
 class ImageScorer(Settings):
     """Sizes are those of the original; hash, entropy and colours are those of the stored picture."""
 
-    kind: Literal["image"] = "image"
 
     @property
     def version(self) -> int:

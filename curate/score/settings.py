@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field, model_validator
 
 from curate.score.caption import CaptionScorer
@@ -11,31 +9,30 @@ from curate.score.clip_scorer import ClipScorer
 from curate.score.image import ImageScorer
 from curate.settings import Settings
 
-AnyScorer = Annotated[ImageScorer | CaptionScorer | ClipScorer, Field(discriminator="kind")]
+AnyScorer = ImageScorer | CaptionScorer | ClipScorer
 
 
 class ScoreSettings(Settings):
-    """What is computed in one pass over the images, into table `scores_<name>`.
+    """What is computed in one pass over the images, into table `scores_<name>`; a scorer that is null does not run.
 
-    A table holds the embeddings of at most one CLIP model; a second model is a second phase with a name of its own.
-    `decode_threads` read and decode ahead of the models; they change no value. `image_batch` distinct images are in
-    flight at a time.
+    A second CLIP model is a second phase with a name of its own. `decode_threads` read and decode ahead of the models;
+    they change no value. `image_batch` distinct images are in flight at a time.
     """
 
     name: str = Field(default="base", pattern=r"^[a-z0-9_]+$")
-    scorers: tuple[AnyScorer, ...] = Field(default=(ImageScorer(), CaptionScorer()), min_length=1)
+    image: ImageScorer | None = ImageScorer()
+    caption: CaptionScorer | None = CaptionScorer()
+    clip: ClipScorer | None = None
     image_batch: int = Field(default=256, ge=1)
     decode_threads: int = Field(default=1, ge=1, le=64)
 
     @model_validator(mode="after")
-    def _one_of_each_kind(self) -> ScoreSettings:
-        kinds = [scorer.kind for scorer in self.scorers]
-        twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
-        if twice:
-            raise ValueError(f"two {twice[0]} scorers in one table: give the second a score phase with a name of its own")
+    def _at_least_one(self) -> ScoreSettings:
+        if not self.scorers:
+            raise ValueError("nothing to score: one of image, caption and clip must run")
         return self
 
     @property
-    def clip(self) -> ClipScorer | None:
-        """The CLIP scorer, if there is one."""
-        return next((scorer for scorer in self.scorers if isinstance(scorer, ClipScorer)), None)
+    def scorers(self) -> tuple[AnyScorer, ...]:
+        """Those that run, in the order of their columns."""
+        return tuple(scorer for scorer in (self.image, self.caption, self.clip) if scorer is not None)

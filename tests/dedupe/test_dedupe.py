@@ -10,15 +10,13 @@ import pytest
 from curate.dedupe import DedupeReport, DedupeSettings, dedupe, output_tables
 from curate.errors import SchemaError, UsageError
 from curate.lease import claim
-from curate.score.caption import CaptionScorer
-from curate.score.image import ImageScorer
 from curate.score.phase import ScorePhase
 from curate.score.settings import ScoreSettings
 from curate.store import Pool
 from tests.score.pools import Row, jpeg, make_pool, noise, run_phase
 
 SETTINGS = DedupeSettings()
-IMAGES = ScorePhase(ScoreSettings(scorers=(ImageScorer(),)))
+IMAGES = ScorePhase(ScoreSettings(caption=None))
 
 
 def run(pool: Pool, settings: DedupeSettings = SETTINGS) -> DedupeReport:
@@ -93,7 +91,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
     unscored = make_pool(tmp_path / "unscored", [[Row("one", jpeg(noise(1)))]])
     with pytest.raises(UsageError, match="scores_base has no phash"):
         run(unscored)
-    words = ScorePhase(ScoreSettings(scorers=(CaptionScorer(),)))
+    words = ScorePhase(ScoreSettings(image=None))
     run_phase(unscored, words, words.schema)
     with pytest.raises(UsageError, match="scores_base has no phash"):
         run(unscored)

@@ -12,9 +12,7 @@ from PIL import Image
 
 from curate.errors import IdentityError, LocalFault
 from curate.media.image import decode_rgb, phash
-from curate.score.caption import CaptionScorer
 from curate.score.clip_scorer import ClipScorer
-from curate.score.image import ImageScorer
 from curate.score.phase import ScorePhase
 from curate.score.reserve import Reserve, reserved
 from curate.score.settings import ScoreSettings
@@ -47,7 +45,7 @@ def pool(tmp_path: Path) -> Pool:
 
 def everything(clip_folder: Path, **changes: object) -> ScorePhase:
     clip = ClipScorer(model="tiny", weights=str(clip_folder), batch_size=2)
-    return ScorePhase(ScoreSettings.model_validate({"scorers": (ImageScorer(), CaptionScorer(), clip), **changes}))
+    return ScorePhase(ScoreSettings.model_validate({"clip": clip, **changes}))
 
 
 def test_each_image_is_decoded_once(pool: Pool, clip_folder: Path) -> None:
@@ -105,7 +103,7 @@ def test_embeddings_are_row_aligned(pool: Pool, clip_folder: Path) -> None:
 def test_reserved_rows_get_no_score(tmp_path: Path, clip_folder: Path) -> None:
     pool = make_pool(tmp_path / "pool", [[Row(f"row {at}", jpeg(noise(at))) for at in range(20)]])
     clip = ClipScorer(model="tiny", weights=str(clip_folder), reserve=Reserve(fraction=0.5, salt="fit"))
-    phase = ScorePhase(ScoreSettings(scorers=(clip,)))
+    phase = ScorePhase(ScoreSettings(image=None, caption=None, clip=clip))
     counters = run_phase(pool, phase, phase.schema)
     ids = pool.snapshot("rows").read(["sample_id"]).column("sample_id").to_pylist()
     table = pool.snapshot("scores_base").read().to_pydict()
@@ -127,7 +125,7 @@ def test_reserved_shares_are_nested_and_salted() -> None:
 
 
 def test_captions_alone_read_no_image(pool: Pool) -> None:
-    phase = ScorePhase(ScoreSettings(name="text", scorers=(CaptionScorer(),)))
+    phase = ScorePhase(ScoreSettings(name="text", image=None))
     for tar in (pool.path / "tars").iterdir():
         tar.unlink()
     counters = run_phase(pool, phase, phase.schema)
@@ -200,7 +198,6 @@ def test_identity_is_that_of_the_values(clip_folder: Path) -> None:
     assert everything(clip_folder).identity() != ScorePhase(ScoreSettings()).identity()
 
 
-def test_one_clip_model_per_table(clip_folder: Path) -> None:
-    clip = ClipScorer(model="tiny", weights=str(clip_folder))
-    with pytest.raises(ValueError, match="name of its own"):
-        ScoreSettings(scorers=(clip, clip))
+def test_a_phase_without_a_scorer_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing to score"):
+        ScoreSettings(image=None, caption=None)
