@@ -14,6 +14,7 @@ from curate.catalog.digest import digest
 from curate.catalog.findings import VerifyReport
 from curate.catalog.funnel import Funnel, funnel
 from curate.catalog.history import Event, history
+from curate.catalog.report import report as write_report
 from curate.catalog.sql import query, render
 from curate.catalog.status import Status, status
 from curate.catalog.verify import verify
@@ -22,8 +23,11 @@ from curate.dedupe.pictures import DedupeReport, dedupe, output_tables
 from curate.dedupe.settings import DedupeSettings
 from curate.engines.base import EngineSettings
 from curate.errors import UsageError
+from curate.evaluate.settings import EvaluateSettings
 from curate.filter.decide import FilterReport, filter_pool
+from curate.filter.decide import preview as count
 from curate.filter.settings import FilterSettings
+from curate.learn import EvaluateReport, evaluate_model
 from curate.lease import claim
 from curate.progress import Progress, Silent
 from curate.run import PhaseReport, run_phase
@@ -42,6 +46,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from curate.train.loop import TrainReport
+
+
+PRETRAINED = "pretrained"
 
 
 class Answer:
@@ -108,9 +115,7 @@ class Pool:
 
     def score(self, model: str | None = None, weights: str | None = None, **changes: Any) -> PhaseReport:
         """Computes a table of scores; with `model` or `weights`, its CLIP scorer is that one. No request is made."""
-        settings = self._settings("score", ScoreSettings, changes)
-        if model or weights:
-            settings = _with_clip(settings, {"model": model, "weights": weights})
+        settings = build(ScoreSettings, merged(self._scorers(changes.get("name"), model, weights), changes))
         phase, engine = ScorePhase(settings), self._settings("engine", EngineSettings, {})
         phase.record(self._store)
         with claim(self._store, {}, engine.lease_seconds) as run:
@@ -128,6 +133,8 @@ class Pool:
         parameters = {name: value for name, value in changes.items() if name not in known}
         said = merged(known, {"policy": policy, "where": where, "preview": preview, **({"parameters": parameters} if parameters else {})})
         settings = build(FilterSettings, said)
+        if preview:
+            return count(self._store, settings)
         with claim(self._store, {}) as run:
             return filter_pool(self._store, run, settings, self._progress)
 
@@ -145,16 +152,35 @@ class Pool:
 
     def report(self, output: str | Path | None = None, reveal: bool = False, policy: str | None = None) -> Path:
         """Writes the page to look at, by default POOL/report/index.html; returns its path."""
-        return write_report(self._store, Path(output or self.path / "report" / "index.html"), policy, reveal=reveal)
+        return write_report(self._store, Path(output or self.path / "report"), policy, reveal, self._progress)
 
     def train(self, name: str | None = None, subset: str | None = None, where: str | None = None, **changes: Any) -> TrainReport:
         """Trains a model into POOL/models/<name>, on packed shards or on the rows that `where` selects; resumes."""
         from curate.train.loop import train
 
-        stored = self._stored("train")
-        settings = build(TrainSettings, merged(stored.get("settings", {}), changes))
+        settings = self._settings("train", TrainSettings, changes)
         source = self.dataset(where, seed=settings.seed) if where else ShardReader(self._shards(subset), seed=settings.seed)
-        return train(source, settings, self.path / "models" / (name or stored.get("name", "pretrained")), self._progress)
+        return train(source, settings, self.path / "models" / (name or PRETRAINED), self._progress)
+
+    def evaluate(self, model: str | Path | None = None, data: str | Path | None = None, **changes: Any) -> EvaluateReport:
+        """Measures a model (name of a run of this pool, or a folder) on WebDataset tars of held-out samples."""
+        named = self.path / "models" / str(model or PRETRAINED)
+        folder = named if named.is_dir() else Path(model or named)
+        settings = self._settings("evaluate", EvaluateSettings, {**changes, **({"data": str(data)} if data else {})})
+        with claim(self._store, {}) as run:
+            return evaluate_model(self._store, run, folder, settings, self._progress)
+
+    def _scorers(self, name: object, model: str | None, weights: str | None) -> dict[str, Any]:
+        """Score settings of the last run; another model was not fitted on this pool, so it spares no row of it."""
+        stored, fit = self._stored("score"), self._stored("fit")
+        if model or weights:
+            said = {"model": model or Path(str(weights)).name, "weights": weights}
+            stored["clip"] = {key: value for key, value in said.items() if value}
+            if name not in (None, stored.get("name", "base")):
+                stored |= {"image": None, "caption": None}  # another table already holds what they compute
+        elif fit.get("enabled") and stored.get("clip"):
+            stored["clip"] |= {"model": fit["name"], "weights": f"local-dir:{self.path / 'models' / fit['name']}"}
+        return stored
 
     def _shards(self, subset: str | None) -> Path:
         folder = self.path / "shards" / (subset or self._current())
@@ -177,10 +203,3 @@ class Pool:
     def _settings(self, section: str, model: type[AnySettings], changes: dict[str, Any]) -> AnySettings:
         """A section of the settings of the pool's last run, with changes."""
         return build(model, merged(self._stored(section), changes))
-
-
-def _with_clip(settings: ScoreSettings, said: dict[str, str | None]) -> ScoreSettings:
-    """The settings with another CLIP model in them, which was not fitted on this pool and so spares no row."""
-    others = [scorer.model_dump() for scorer in settings.scorers if scorer.kind != "clip"]
-    clip = {"kind": "clip", **{name: value for name, value in said.items() if value}}
-    return build(ScoreSettings, {**settings.model_dump(), "scorers": [*others, clip]})

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from curate.errors import SettingsError
 
 GROUPS = ("engine", "train", "evaluate")
+"""Keys that also take a name: that of a file in `conf/<key>/`."""
+
 COMMAND_LINE = "the command line"
 
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*")
@@ -43,17 +45,21 @@ class Composed(dict[str, Any]):
 def compose(recipe: str, overrides: Sequence[str] = ()) -> Composed:
     """The values of `conf/recipe/<recipe>.yaml`, or of a YAML file at that path, with overrides applied in order.
 
-    An override is `key=value` with a dotted key; `engine=NAME`, `train=NAME` and `evaluate=NAME` take the values of
-    `conf/<group>/NAME.yaml`. A value is a number, true, false, null, a [list], a {mapping}, or text as it stands.
-    Raises SettingsError.
+    An override is `key=value` with a dotted key. A value is a number, true, false, null, a [list], a {mapping}, or text as
+    it stands. Where a key of `GROUPS` is given a name (`engine=local`, in the file or as an override), it takes the values
+    of that file. Raises SettingsError.
     """
     file = _recipe_file(recipe)
+    read = _read(file)
     parsed = [_split(override) for override in overrides]
-    origins = {key: _shown(file) for key in _read(file)}
-    for key, value in parsed:
-        group_file = _group_file(key, value)
-        origins |= {f"{key}.{below}": _shown(group_file) for below in _read(group_file)} if group_file else {key: COMMAND_LINE}
-    return Composed(_hydra(file.parent, file.stem, [_hydra_override(key, value) for key, value in parsed]), origins)
+    chosen_names = {key: str(value) for key, value in [*read.items(), *parsed] if _is_choice(key, value)}
+    said = {key: _named_file(key, name) for key, name in chosen_names.items()}
+    origins = {key: _shown(file) for key in read if key not in said}
+    origins |= {f"{key}.{below}": _shown(chosen) for key, chosen in said.items() for below in _read(chosen)}
+    origins |= {key: COMMAND_LINE for key, _ in parsed if key not in said}
+    choices = [f"+{key}={name}" for key, name in chosen_names.items()]
+    plain = [_hydra_override(key, value) for key, value in parsed if not _is_choice(key, value)]
+    return Composed(_hydra(file.parent, file.stem, [*choices, *plain]), origins)
 
 
 def values(overrides: Sequence[str]) -> Composed:
@@ -110,8 +116,8 @@ def _named_file(group: str, name: str) -> Path:
     return path
 
 
-def _group_file(key: str, value: str) -> Path | None:
-    return _named_file(key, value) if key in GROUPS else None
+def _is_choice(key: str, value: object) -> bool:
+    return key in GROUPS and isinstance(value, str) and not value.startswith("{") and value != "null"
 
 
 def _split(override: str) -> tuple[str, str]:
@@ -126,8 +132,6 @@ def _split(override: str) -> tuple[str, str]:
 
 
 def _hydra_override(key: str, value: str) -> str:
-    if key in GROUPS:
-        return f"+{key}={value}"
     if _PLAIN_VALUE.fullmatch(value):
         return f"++{key}={value}"
     return f"++{key}={_quoted(value)}"

@@ -12,7 +12,7 @@ from curate.errors import SettingsError
 from curate.schema import resources
 from curate.settings import GROUPS, Settings, build, compose, names
 
-GROUP_FILES = [(group, name) for group in GROUPS for name in names(group)]
+GROUP_FILES = [(key, name) for key in GROUPS for name in names(key)]
 
 
 class Fetch(Settings):
@@ -49,17 +49,17 @@ def refusal(recipe: Path, *overrides: str, model: type[Settings] = Tree) -> str:
 
 @pytest.mark.parametrize("name", names("recipe"))
 def test_every_recipe_composes(name: str) -> None:
-    from curate.run import RecipeSettings
+    from curate.recipe import RecipeSettings
 
     needed = [] if "path" in compose(name).get("input", {}) else ["input.path=list.csv"]
     build(RecipeSettings, compose(name, needed))
 
 
-@pytest.mark.parametrize(("group", "name"), GROUP_FILES)
-def test_every_group_file_composes_into_the_recipe(group: str, name: str) -> None:
-    from curate.run import RecipeSettings
+@pytest.mark.parametrize(("key", "name"), GROUP_FILES)
+def test_every_group_file_composes_into_the_recipe(key: str, name: str) -> None:
+    from curate.recipe import RecipeSettings
 
-    build(RecipeSettings, compose("ingest", ["input.path=list.csv", f"{group}={name}"]))
+    build(RecipeSettings, compose("ingest", ["input.path=list.csv", f"{key}={name}"]))
 
 
 def test_conf_holds_no_file_that_no_test_composes() -> None:
@@ -71,6 +71,17 @@ def test_overrides_win_over_the_group_and_the_group_over_the_recipe(recipe: Path
     recipe.write_text("engine:\n  name: other\n  workers: 9\n")
     tree = build(Tree, compose(str(recipe), ["engine.workers=2", "engine=local"]))
     assert tree.engine == Engine(name="local", workers=2)
+
+
+def test_a_recipe_may_name_a_group_and_the_command_line_another(recipe: Path) -> None:
+    recipe.write_text("engine: local\n")
+    assert compose(str(recipe))["engine"]["name"] == "local"
+    recipe.write_text("engine: nowhere\ntrain: tiny_cnn\n")
+    composed = compose(str(recipe), ["engine=local", "train.lr=0.5", "train=tiny_vit"])
+    assert composed["engine"]["name"] == "local"
+    assert (composed["train"]["epochs"], composed["train"]["lr"]) == (20, 0.5)
+    assert composed.origins["train.lr"] == "the command line"
+    assert composed.origins["train.epochs"] == "conf/train/tiny_vit.yaml"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from curate.cli.options import format_option, overrides_argument, pool_argument
-from curate.cli.output import say
+from curate.cli.output import say, say_report
 from curate.cli.progress import display
 
 
@@ -30,15 +30,16 @@ def train(pool: str, name: str | None, subset: str | None, where: str | None, ov
 
     with display() as progress:
         report = curate.open(pool, progress).train(name=name, subset=subset, where=where, **values(overrides))
-    say(report)
+    say_report(report)
 
 
 @click.command("eval")
 @pool_argument
 @click.argument("model", required=False)
+@click.option("--data", type=click.Path(), help="Held-out WebDataset tars, with .txt and .cls.txt.  [those of the pool's last run]")
 @overrides_argument
 @format_option
-def evaluate(pool: str, model: str | None, overrides: tuple[str, ...], form: str) -> None:
+def evaluate(pool: str, model: str | None, data: str | None, overrides: tuple[str, ...], form: str) -> None:
     """Measure a model on a held-out split.
 
     Zero-shot classification and retrieval, with 95 % intervals.
@@ -48,7 +49,7 @@ def evaluate(pool: str, model: str | None, overrides: tuple[str, ...], form: str
     \b
     Examples:
       curate eval POOL
-      curate eval POOL ./models/mine --format json
+      curate eval POOL ./models/mine --data held_out/ --format json
     """
     import curate
     from curate.cli.options import split_name
@@ -56,5 +57,5 @@ def evaluate(pool: str, model: str | None, overrides: tuple[str, ...], form: str
 
     name, changes = split_name(model, overrides)
     with display() as progress:
-        report = curate.open(pool, progress).evaluate(name, **values(changes))
-    say(report, form)
+        report = curate.open(pool, progress).evaluate(name, data, **values(changes))
+    say(report, form) if form == "json" else say_report(report)

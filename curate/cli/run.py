@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from curate.cli.options import overrides_argument
-from curate.cli.output import say
+from curate.cli.output import say, say_report
 from curate.cli.progress import display
 
+if TYPE_CHECKING:
+    from curate.recipe import Job
+
 FOLDER = click.Path(file_okay=False, path_type=Path)
+WHERE = """Look around:
+  open {pool}/report/index.html
+  curate sql {pool} "SELECT reason, count(*) FROM samples GROUP BY ALL"
+  curate verify {pool}
+Shards are in {pool}/shards, models in {pool}/models, and what the web server was asked in {log}."""
 CORPORA = ["auto", "openclipart", "scenes"]
 
 
 @click.command()
 @click.option("--pool", type=FOLDER, default=Path("demo-pool"), help="Where to put it.  [demo-pool]")
 @click.option("--corpus", type=click.Choice(CORPORA), default="auto", help="Real pictures (by apt-get), or drawn scenes.  [auto]")
-@click.option("--size", type=click.Choice(["small", "full"]), default="small", help="How much of it.  [small]")
+@click.option("--size", type=click.Choice(["small", "full"]), default="full", help="How much of it.  [full]")
 @overrides_argument
 def demo(pool: Path, corpus: str, size: str, overrides: tuple[str, ...]) -> None:
     """Go the whole way on this machine, in minutes.
@@ -28,13 +37,18 @@ def demo(pool: Path, corpus: str, size: str, overrides: tuple[str, ...]) -> None
     \b
     Examples:
       curate demo
-      curate demo --pool /tmp/demo --corpus scenes
-      curate demo --size full
+      curate demo --pool /tmp/demo
+      curate demo --corpus scenes --size small
     """
-    from curate.demo.demo import run_demo
+    import curate
+    from curate.demo.run import run_demo
 
     with display() as progress:
-        run_demo(pool, corpus, size, overrides, progress)
+        report = run_demo(pool, corpus, size, overrides, progress)
+    click.echo(report.note, err=True) if report.note else None
+    _say_job(report.job)
+    click.echo(f"\n{curate.open(str(pool)).funnel().text()}")
+    click.echo(WHERE.format(pool=pool, log=report.server_log))
 
 
 @click.command()
@@ -86,5 +100,11 @@ def run(recipe: str, pool: Path, engine: str | None, only: str | None, start: st
     chosen = [f"engine={engine}"] if engine else []
     with display() as progress:
         job = run_recipe(load_recipe(recipe), pool, [*chosen, *overrides], only, start, progress)
-    for report in job.reports.values():
-        say(report)
+    _say_job(job)
+
+
+def _say_job(job: Job) -> None:
+    """Prints what each step found, and how long it took."""
+    for step, report in job.reports.items():
+        click.secho(f"{step}  {job.seconds.get(step, 0):.0f} s", bold=True)
+        say_report(report)
