@@ -21,6 +21,7 @@ from curate.plan.lines import text_blocks
 from curate.plan.settings import InputSettings
 
 QUOTED_BYTES = 1 << 20
+RUN_LINES = 512
 _URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://\S")
 _HEADERLESS = {"cc3m": ("caption", "url"), "cc12m": ("url", "caption")}
 Record = list[str] | None
@@ -115,21 +116,44 @@ def _width(records: Sequence[Record], known: int | None) -> int | None:
 
 
 def _parsed(lines: list[str | None], delimiter: str, width: int | None, at_end: bool) -> tuple[list[Record], list[str | None]]:
+    """Records of some lines, and the lines of a record that is still open."""
     records: list[Record] = []
     position = 0
     while position < len(lines):
-        line = lines[position]
-        if line is None or '"' not in line:
-            records.append(None if line is None else line.removesuffix("\r").split(delimiter))
-            position += 1
+        run = lines[position : position + RUN_LINES]
+        simple = _one_a_line(run, delimiter, width)
+        if simple is not None:
+            records += simple
+            position += len(run)
             continue
-        record, used = _quoted(lines, position, delimiter, width)
-        if used == 0 and not at_end:
-            return records, lines[position:]
-        records.append(record if used else _bare(line, delimiter, width))
-        position += max(used, 1)
-        width = _width(records[-1:], width)
+        end = position + len(run)
+        while position < end:
+            record, used = _record(lines, position, delimiter, width)
+            if used == 0 and not at_end:
+                return records, lines[position:]
+            records.append(record if used else _bare(lines[position] or "", delimiter, width))
+            position += max(used, 1)
+            width = _width(records[-1:], width)
     return records, []
+
+
+def _one_a_line(lines: Sequence[str | None], delimiter: str, width: int | None) -> list[Record] | None:
+    """Records of lines that are one sound record each, nearly all of a real list; None when any is not."""
+    try:
+        records = list(csv.reader(lines, delimiter=delimiter, strict=True))  # type: ignore[arg-type]  # None raises csv.Error
+    except csv.Error:
+        return None
+    return list(records) if len(records) == len(lines) and all(len(record) == width for record in records) else None
+
+
+def _record(lines: Sequence[str | None], position: int, delimiter: str, width: int | None) -> tuple[Record, int]:
+    """The record that begins at a line and how many lines it takes; 0 lines when it is still open."""
+    line = lines[position]
+    if line is None:
+        return None, 1
+    if '"' not in line:
+        return line.removesuffix("\r").split(delimiter), 1
+    return _quoted(lines, position, delimiter, width)
 
 
 def _quoted(lines: Sequence[str | None], position: int, delimiter: str, width: int | None) -> tuple[Record, int]:
@@ -161,7 +185,7 @@ def _quoted(lines: Sequence[str | None], position: int, delimiter: str, width: i
 
 def _bare(line: str, delimiter: str, width: int | None) -> Record:
     fields = line.removesuffix("\r").split(delimiter)
-    return fields if len(fields) == width else None
+    return fields if width is None or len(fields) == width else None
 
 
 def _block(first_row: int, names: Sequence[str], records: Sequence[Record], layout: str | None) -> Block:

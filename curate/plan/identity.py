@@ -150,12 +150,12 @@ def identify(
     """
     urls: list[str | None] = []
     reasons: list[str | None] = []
-    of_urls, of_samples = bytearray(), bytearray()
+    of_urls, of_samples, sha256 = bytearray(), bytearray(), hashlib.sha256
     for at, (text, caption, is_broken) in enumerate(zip(texts, captions, broken, strict=True)):
         url, reason = _judged(text, is_broken)
         urls.append(url)
         reasons.append(reason)
-        hashed = hashlib.sha256(_encoded(text if reason else url) if text else place(at))
+        hashed = sha256(_encoded(text if reason else url) if text else place(at))
         of_urls += hashed.digest()[:ID_BYTES]
         hashed.update(b"\n" + _encoded(caption) if caption else b"\n")
         of_samples += hashed.digest()[:ID_BYTES]
@@ -165,6 +165,8 @@ def identify(
 def _judged(text: str | None, is_broken: bool) -> tuple[str | None, str | None]:
     if is_broken:
         return None, "input_unparseable"
+    if text is not None and len(text) <= MAX_URL_BYTES and _PLAIN.fullmatch(text):
+        return text, None
     url = canonical_url(text)
     if isinstance(url, Refused):
         return (text[:MAX_URL_BYTES] if text else None), url.reason
@@ -172,7 +174,7 @@ def _judged(text: str | None, is_broken: bool) -> tuple[str | None, str | None]:
 
 
 def _encoded(text: str | None) -> bytes:
-    return (text or "").encode("utf-8", "surrogatepass")
+    return text.encode("utf-8", "surrogatepass") if text else b""
 
 
 def _hex_array(digests: bytes) -> pa.Array:

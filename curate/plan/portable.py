@@ -12,7 +12,7 @@ from curate.schema import portable
 
 FORBIDDEN = " ,;{}()\n\t\r="  # Delta refuses these in column names
 _INTEGER = r"^-?(0|[1-9]\d{0,17})$"
-_REAL = r"^-?((0|[1-9]\d*)\.?\d*|\.\d+)([eE][-+]?\d{1,2})?$|^-?([nN]a[nN]|inf)$"
+_REAL = r"^-?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d{1,2})?$|^-?([nN]a[nN]|inf)$"
 _LONG_INTEGER = r"^-?\d{16,}$"
 _INSTANT = pa.timestamp("us", "UTC")
 
@@ -74,7 +74,8 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return pa.float64()
     if pa.types.is_list(one) and pa.types.is_list(other):
         inner = common_type(one.value_type, other.value_type)
-        return pa.string() if pa.types.is_nested(one.value_type) and inner == pa.string() else pa.list_(inner)
+        is_nested = pa.types.is_nested(one.value_type) or pa.types.is_nested(other.value_type)
+        return pa.string() if is_nested and inner == pa.string() else pa.list_(inner)
     return pa.string()
 
 

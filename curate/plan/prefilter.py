@@ -136,7 +136,10 @@ def _visible(data: pa.Table) -> pa.Table:
 def _explained(message: str, where: str, data: pa.Table) -> str:
     """DuckDB's error as one line, with the nearest column where one was not found."""
     line = message.split("\n", 1)[0].strip()
-    unknown = re.search(r'(?:column|key) "([^"]+)"', line)
-    bare = _bare_names(data)
-    hint = nearest(unknown.group(1), [*bare, *data.column_names]) if unknown and re.search("not found|not find", line) else ""
+    unknown = re.search(r'(?:column|find key) "([^"]+)"', line)
+    hint = _nearest_any_case(unknown.group(1), [*_bare_names(data), *data.column_names]) if unknown else ""
     return f"prefilter={where!r}: {line}{hint}"
+
+
+def _nearest_any_case(name: str, known: list[str]) -> str:
+    return nearest(name, known) or nearest(name.upper(), known) or nearest(name.lower(), known)

@@ -66,4 +66,4 @@ class PlanSettings(Settings):
 
     rows_per_part: int = Field(default=10_000, gt=0, description="expected rows of a part")
     max_parts: int | None = Field(default=None, gt=0, description="upper bound on the number of parts")
-    spool_bytes: int = Field(default=64 << 20, gt=0, description="rows held in memory before they are spooled to disk")
+    spool_bytes: int = Field(default=32 << 20, gt=0, description="rows held in memory before they are spooled to disk")

@@ -112,7 +112,7 @@ def _entries(path: str, settings: InputSettings) -> list[tuple[Any, str, str]]:
             files = sorted(name for name in filesystem.find(root) if _is_supported(posixpath.relpath(name, root), settings))
             base = root
         elif any(sign in root for sign in _MAGIC) and not filesystem.exists(root):
-            files = sorted(name for name in filesystem.glob(root) if filesystem.isfile(name))
+            files = sorted(name for name in filesystem.glob(root) if not _is_hidden(name) and filesystem.isfile(name))
             base = posixpath.dirname(root[: min(root.index(sign) for sign in _MAGIC if sign in root)])
         else:
             files, base = [root] if filesystem.exists(root) else [], posixpath.dirname(root)
@@ -131,6 +131,10 @@ def _is_web(filesystem: Any) -> bool:
 def _is_supported(name: str, settings: InputSettings) -> bool:
     hidden = any(piece.startswith((".", "_")) for piece in name.split("/"))
     return not hidden and (settings.format != "auto" or _suffixes(name)[0] in FORMATS)
+
+
+def _is_hidden(path: str) -> bool:
+    return posixpath.basename(path).startswith(".")
 
 
 def _suffixes(name: str) -> tuple[str, str]:

@@ -58,7 +58,7 @@ class Spool:
         with pa.ipc.new_file(path, self._schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
             for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
                 writer.write_batch(rows.take(pa.array(order[start:end])).combine_chunks().to_batches()[0])
-        self._runs.append(_SortedRun(pa.ipc.open_file(pa.memory_map(str(path))), numbers))
+        self._runs.append(_SortedRun(pa.ipc.open_file(pa.OSFile(str(path))), numbers))
 
     def read(self, part: int) -> pa.Table:
         """All rows of one part, in the order in which they were added."""
