@@ -1,0 +1,1 @@
+"""What a trained model can do, with intervals: zero-shot classification, retrieval, finding mismatched captions."""
