@@ -14,8 +14,8 @@ class DedupeSettings(Settings):
     differ in at most `radius_bits` bits *and* their colour grids agree: the hash is grey and short, so alone it merges
     recoloured and blank pictures. Grids agree when, after one gain and one offset for the whole picture within
     `brightness_percent`, no cell is off by more than `grey_tolerance` (mean of the channels, 0 to 255) or
-    `chroma_tolerance` (largest difference between channels). Duplicates of the generated corpus stay below 3 and 10,
-    recoloured pictures begin at 23 in chroma.
+    `chroma_tolerance` (largest difference between channels). Measured on 3,200 duplicates and 800 recoloured pictures of
+    the generated corpus: duplicates stay below 3 in grey and 11 in chroma, recoloured pictures begin at 21 in chroma.
     """
 
     name: str = Field(default="pixels", pattern=r"^[a-z0-9_]+$")

@@ -19,7 +19,6 @@ _COLUMNS = ("caption_characters", "caption_words", "caption_language", "caption_
 class CaptionScorer(Settings):
     """Characters, words, and the likeliest language with the classifier's probability (null without letters)."""
 
-
     @property
     def version(self) -> int:
         """See `Scorer`."""

@@ -24,7 +24,6 @@ _COLUMNS = ("image_min_side", "image_max_side", "image_aspect", "image_entropy",
 class ImageScorer(Settings):
     """Sizes are those of the original; hash, entropy and colours are those of the stored picture."""
 
-
     @property
     def version(self) -> int:
         """See `Scorer`."""

@@ -56,6 +56,7 @@ def _from_folder(folder: Path) -> Weights:
     return Weights(f"local-dir:{folder}", None, found[0], digest(found[0]))
 
 
+@functools.lru_cache(maxsize=16)  # asked once per part; the hub answers over the network
 def _from_hub(weights: str) -> Weights:
     _open_clip()
     from open_clip.pretrained import download_pretrained_from_hf
@@ -67,6 +68,7 @@ def _from_hub(weights: str) -> Weights:
     return Weights(weights, None, file, digest(file))
 
 
+@functools.lru_cache(maxsize=16)
 def _from_tag(model: str, tag: str) -> Weights:
     open_clip = _open_clip()
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg
