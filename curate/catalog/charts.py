@@ -12,8 +12,8 @@ from curate.catalog.cuts import Cut
 from curate.catalog.gather import Distribution
 
 FATES = ("kept", "dropped", "failed", "pending")
-WIDTH, HEIGHT = 560, 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 6, 6, 26, 24
+WIDE, NARROW, HEIGHT = 430, 320, 160  # text is 11 units high, whatever width the page gives
+_LEFT, _RIGHT, _TOP, _BOTTOM = 4, 4, 26, 24
 
 
 def stacked_bar(counts: Mapping[str, int], total: int, label: str) -> Markup:
@@ -36,16 +36,17 @@ def plain_bar(rows: int, total: int, kind: str, label: str) -> Markup:
 
 def histogram(drawn: Distribution, cut: Cut | None = None) -> Markup:
     """Kept rows below, the others on top of them; the cut as a line, the failing side shaded."""
-    axis = _Axis(drawn)
+    axis = _Axis(drawn, WIDE if cut else NARROW)
     parts = [*_shade(axis, cut), *_columns(axis, drawn), *_ticks(axis), *_line(axis, cut)]
     label = f"Distribution of {drawn.label} over {drawn.rows:,} rows" + (f", cut at {number(cut.value)}" if cut else "")
-    return _svg("histogram", f"0 0 {WIDTH} {HEIGHT}", label, parts)
+    return _svg("histogram", f"0 0 {axis.width} {HEIGHT}", label, parts)
 
 
 class _Axis:
     """Places values along the width."""
 
-    def __init__(self, drawn: Distribution) -> None:
+    def __init__(self, drawn: Distribution, width: int) -> None:
+        self.width, self.right = width, width - _RIGHT
         self.low, self.high, self.logarithmic = drawn.edges[0], drawn.edges[-1], drawn.logarithmic
 
     def x(self, value: float) -> float:
@@ -54,15 +55,15 @@ class _Axis:
         if not self.logarithmic:
             at = value
         share = (at - low) / (high - low) if high > low else 0.5
-        return _LEFT + min(max(share, 0.0), 1.0) * (WIDTH - _LEFT - _RIGHT)
+        return _LEFT + min(max(share, 0.0), 1.0) * (self.right - _LEFT)
 
     def ticks(self) -> list[float]:
         """Round values inside the range."""
         if self.logarithmic:
             powers = [m * 10.0**e for e in range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1) for m in (1, 3)]
             inside = [value for value in powers if self.low <= value <= self.high]
-            return inside[:: max(1, math.ceil(len(inside) / 7))]
-        step = _round_step((self.high - self.low) / 5)
+            return inside[:: max(1, math.ceil(len(inside) / (self.width / 70)))]
+        step = _round_step((self.high - self.low) / (self.width / 80))
         first = math.ceil(self.low / step) * step
         return [first + n * step for n in range(int((self.high - first) / step + 1e-9) + 1)]
 
@@ -102,7 +103,7 @@ def _shade(axis: _Axis, cut: Cut | None) -> list[str]:
     if cut is None:
         return []
     at = axis.x(cut.value)
-    start, end = (_LEFT, at) if cut.fails_below else (at, WIDTH - _RIGHT)
+    start, end = (_LEFT, at) if cut.fails_below else (at, axis.right)
     return [_rect("failing", start, _TOP, end - start, HEIGHT - _TOP - _BOTTOM)]
 
 
@@ -110,7 +111,7 @@ def _line(axis: _Axis, cut: Cut | None) -> list[str]:
     if cut is None:
         return []
     at = axis.x(cut.value)
-    anchor = "start" if at < 60 else "end" if at > WIDTH - 60 else "middle"
+    anchor = "start" if at < 30 else "end" if at > axis.width - 30 else "middle"
     return [
         f'<line class="cut" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP - 6}" y2="{HEIGHT - _BOTTOM}"/>',
         f'<text class="cut" x="{at:.1f}" y="{_TOP - 11}" text-anchor="{anchor}">{number(cut.value)}</text>',
@@ -119,10 +120,10 @@ def _line(axis: _Axis, cut: Cut | None) -> list[str]:
 
 def _ticks(axis: _Axis) -> list[str]:
     floor = HEIGHT - _BOTTOM
-    drawn = [f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{floor}" y2="{floor}"/>']
+    drawn = [f'<line class="axis" x1="{_LEFT}" x2="{axis.right}" y1="{floor}" y2="{floor}"/>']
     for value in axis.ticks():
         at = axis.x(value)
-        anchor = "start" if at < _LEFT + 12 else "end" if at > WIDTH - _RIGHT - 12 else "middle"
+        anchor = "start" if at < _LEFT + 12 else "end" if at > axis.right - 12 else "middle"
         drawn.append(f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{floor}" y2="{floor + 4}"/>')
         drawn.append(f'<text x="{at:.1f}" y="{HEIGHT - 5}" text-anchor="{anchor}">{number(value)}</text>')
     return drawn

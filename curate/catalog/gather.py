@@ -21,7 +21,7 @@ BINS = 48
 NEAR_ROWS = 64  # the closest rows on each side of a cut, of which some are shown
 SHOWN = 8
 GROUPS_SHOWN = 8
-MEMBERS_SHOWN = 6
+MEMBERS_SHOWN = 8
 DOMAINS_SHOWN = 15
 SEED = 0
 
@@ -139,16 +139,17 @@ class Gatherer:
         counts = {side: self._number(f"SELECT count(*) FROM looked WHERE {where}") for side, where in sides.items()}
         shown = {side: self._near(name, where, cut.value) for side, where in sides.items()}
         below, above = ("fail", "pass") if cut.fails_below else ("pass", "fail")
-        drawn = self._distribution(name, cut.expression, cut.value)
+        drawn = self._distribution(name, cut.expression, cut)
         return CutView(cut, drawn, counts["fail"], counts["pass"], shown[below], shown[above])
 
     def _near(self, name: str, where: str, value: float) -> tuple[Sample, ...]:
+        lot = f"md5(lot || {_text(name)})"  # another draw for each cut
         near = f"SELECT *, {name} AS value FROM looked WHERE {where} ORDER BY abs({name} - {value!r}), lot LIMIT {NEAR_ROWS}"
-        return self._samples(f"FROM (FROM ({near}) ORDER BY lot LIMIT {SHOWN}) ORDER BY value, lot")
+        return self._samples(f"FROM (FROM ({near}) ORDER BY {lot} LIMIT {SHOWN}) ORDER BY value, lot")
 
     # -- other samples
 
-    def kept(self, count: int = 12) -> tuple[Sample, ...]:
+    def kept(self, count: int = 2 * SHOWN) -> tuple[Sample, ...]:
         """Kept rows at random."""
         return self._samples(f"SELECT *, NULL AS value FROM looked WHERE fate = 'kept' ORDER BY lot LIMIT {count}")
 
@@ -193,19 +194,18 @@ class Gatherer:
                     return name
         return None
 
-    def _distribution(self, name: str, label: str, cut: float | None) -> Distribution | None:
+    def _distribution(self, name: str, label: str, cut: Cut | None) -> Distribution | None:
         where = f"tar_file IS NOT NULL AND isfinite({name})"
         facts = f"count(*), min({name}), quantile_cont({name}, [0.005, 0.5, 0.995]), max({name}), bool_and({name} = round({name}))"
         rows, low, quantiles, high, whole = self._connection.execute(f"SELECT {facts} FROM looked WHERE {where}").fetchall()[0]
         if not rows:
             return None
         logarithmic = low > 0 and quantiles[2] > 8 * quantiles[1] and high > 20
-        start, end = _range(quantiles[0], quantiles[2], cut)
-        edges = _edges(
-            low if whole and high - low < BINS else start, high if whole and high - low < BINS else end, bool(whole), logarithmic
-        )
+        few = whole and high - low < BINS
+        start, end = _range(low if few else quantiles[0], high if few else quantiles[2], cut.value if cut else None)
+        edges = _edges(start, end, bool(whole), logarithmic and start > 0, _anchor(cut, bool(whole)))
         counts = {fate: self._counts(name, f"{where} AND (fate = 'kept') = {fate}", edges) for fate in (True, False)}
-        return Distribution(label, tuple(edges), counts[True], counts[False], logarithmic, int(rows))
+        return Distribution(label, tuple(edges), counts[True], counts[False], bool(logarithmic and start > 0), int(rows))
 
     def _counts(self, name: str, where: str, edges: np.ndarray) -> tuple[int, ...]:
         """Rows per bin; what lies outside falls into the first and last."""
@@ -252,10 +252,7 @@ def _is_measure(name: str) -> bool:
     """Whether a numeric column describes image, caption or their match."""
     if name in _UNDRAWN or name == "clip_score":
         return False
-    return name.startswith(("clip_", "caption_", "image_", "aesthetic", "nsfw", "watermark")) or name in (
-        "original_width",
-        "original_height",
-    )
+    return name.startswith(("clip_", "caption_", "image_", "aesthetic", "nsfw", "watermark"))
 
 
 def _by_first(lines: Sequence[tuple[Any, ...]]) -> list[tuple[str, dict[str, int]]]:
@@ -273,11 +270,31 @@ def _range(low: float, high: float, cut: float | None) -> tuple[float, float]:
     return min(low, cut - margin), max(high, cut + margin)
 
 
-def _edges(low: float, high: float, whole: bool, logarithmic: bool) -> np.ndarray:
-    """Bin edges; whole numbers in a short range get a bin each."""
-    if logarithmic and low > 0:
-        return np.geomspace(low, max(high, low * 2), BINS + 1)
+def _anchor(cut: Cut | None, whole: bool) -> float | None:
+    """Where an edge must lie, so that no bar has rows of both sides: whole numbers up to 5 and above 5 part at 6."""
+    if cut is None:
+        return None
+    return cut.value + 1 if whole and cut.operator in (">", "<=") else cut.value
+
+
+def _edges(low: float, high: float, whole: bool, logarithmic: bool, anchor: float | None) -> np.ndarray:
+    """Bin edges, one of them at `anchor`; whole numbers in a short range get a bin each."""
+    if logarithmic:
+        at = math.log(anchor) if anchor is not None and anchor > 0 else None
+        edges: np.ndarray = np.exp(_steps(math.log(low), math.log(max(high, low * 2)), None, at))
+        return edges
     if whole:
-        first, step = math.floor(low), max(1, math.ceil((high - low + 1) / BINS))
-        return np.arange(first, math.floor(high) + step + 1, step, dtype=float)
-    return np.linspace(low, high if high > low else low + 1, BINS + 1)
+        return _steps(math.floor(low), math.floor(high) + 1, max(1, math.ceil((high - low + 1) / BINS)), anchor)
+    return _steps(low, high if high > low else low + 1, None, anchor)
+
+
+def _steps(low: float, high: float, step: float | None, anchor: float | None) -> np.ndarray:
+    """Equal steps from `low` or a little below to `high` or a little above."""
+    step = step or (high - low) / BINS
+    first = low if anchor is None else anchor - math.ceil((anchor - low) / step - 1e-9) * step
+    edges: np.ndarray = first + step * np.arange(math.ceil((high - first) / step - 1e-9) + 1)
+    return edges
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
