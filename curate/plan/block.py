@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,3 +34,15 @@ class Block:
 def broken_block(first_row: int, rows: int) -> Block:
     """Records of which nothing is known but that they are there."""
     return Block(first_row, {}, np.ones(rows, dtype=np.bool_))
+
+
+def unique_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Column names of a file, repeated ones numbered: a, a become a, a_2."""
+    found: dict[str, None] = {}
+    for name in names:
+        number, fresh = 1, name
+        while fresh in found:
+            number += 1
+            fresh = f"{name}_{number}"
+        found[fresh] = None
+    return tuple(found)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import InputError
-from curate.plan.block import Block, broken_block
+from curate.plan.block import Block, broken_block, unique_names
 from curate.plan.portable import portable_type
 from curate.plan.sources import InputFile
 
@@ -33,8 +33,8 @@ def parquet_types(file: InputFile) -> tuple[dict[str, pa.DataType], int]:
     """Portable type of each column, and the number of rows, from the footer alone."""
     with _opened(file) as parquet:
         huge = _huge_unsigned(parquet)
-        types = {field.name: pa.string() if field.name in huge else portable_type(field.type) for field in parquet.schema_arrow}
-        return types, parquet.metadata.num_rows
+        kinds = [pa.string() if field.name in huge else portable_type(field.type) for field in parquet.schema_arrow]
+        return dict(zip(unique_names(parquet.schema_arrow.names), kinds, strict=True)), parquet.metadata.num_rows
 
 
 def _huge_unsigned(parquet: pq.ParquetFile) -> set[str]:
@@ -68,7 +68,8 @@ def _group_blocks(parquet: pq.ParquetFile, group: int, first_row: int, promised:
     try:
         for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group]):
             usable = batch.slice(0, promised - first_row)
-            yield Block(first_row, dict(zip(batch.schema.names, usable.columns, strict=True)), np.zeros(usable.num_rows, dtype=np.bool_))
+            columns = dict(zip(unique_names(batch.schema.names), usable.columns, strict=True))
+            yield Block(first_row, columns, np.zeros(usable.num_rows, dtype=np.bool_))
             first_row += usable.num_rows
     except _DAMAGE:
         return

@@ -7,6 +7,7 @@ so one stray quote never swallows its neighbours.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.plan.block import Block
+from curate.errors import InputError
+from curate.plan.block import Block, unique_names
 from curate.plan.lines import text_blocks
 from curate.plan.settings import InputSettings
 
@@ -45,12 +47,20 @@ def read_delimited(stream: IO[bytes], name: str, format: str, settings: InputSet
     delimiter = settings.delimiter or _delimiter(first, format)
     batches = _batches(_chain(first, blocks), delimiter)
     start = next(batches)
+    _refuse_unreadable_start(start[0], name, settings)
     names, layout, has_header = _heading(start, settings)
     yield _block(0, names, start[1:] if has_header else start, layout)
     first_row = len(start) - has_header
     for records in batches:
         yield _block(first_row, names, records, layout)
         first_row += len(records)
+
+
+def _refuse_unreadable_start(record: Record, name: str, settings: InputSettings) -> None:
+    if record is None and settings.header is not False:
+        raise InputError(f"{name}: its first line is no UTF-8 text, so its columns have no names: convert it, or set input.header=false")
+    if record is not None and any("\r" in field for field in record):
+        raise InputError(f"{name}: its first line has carriage returns inside: convert its line ends to line feeds")
 
 
 def _chain(first: list[str | None], rest: Iterable[list[str | None]]) -> Iterator[list[str | None]]:
@@ -72,7 +82,7 @@ def _heading(records: Sequence[Record], settings: InputSettings) -> tuple[tuple[
     fixed = settings.preset if settings.preset in _HEADERLESS else None
     has_header = bool(first) and not any(has_url) if settings.header == "auto" else settings.header
     if has_header and not (fixed and settings.header == "auto"):
-        return _unique([field.strip() or f"column_{at}" for at, field in enumerate(first)]), None, True
+        return unique_names([field.strip() or f"column_{at}" for at, field in enumerate(first)]), None, True
     sample = next((record for record in records if record and any(map(_URL.match, record))), first)
     layout = fixed or _layout([bool(_URL.match(field)) for field in sample])
     if layout and len(sample) == 2:
@@ -83,18 +93,6 @@ def _heading(records: Sequence[Record], settings: InputSettings) -> tuple[tuple[
 
 def _layout(is_url: Sequence[bool]) -> str | None:
     return {(False, True): "cc3m", (True, False): "cc12m"}.get((is_url[0], is_url[1])) if len(is_url) == 2 else None
-
-
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of a header, repeated ones numbered: a,a -> a,a_2."""
-    found: list[str] = []
-    for name in names:
-        number, fresh = 1, name
-        while fresh in found:
-            number += 1
-            fresh = f"{name}_{number}"
-        found.append(fresh)
-    return tuple(found)
 
 
 def _batches(blocks: Iterable[list[str | None]], delimiter: str) -> Iterator[list[Record]]:
@@ -184,7 +182,12 @@ def _quoted(lines: Sequence[str | None], position: int, delimiter: str, width: i
 
 
 def _bare(line: str, delimiter: str, width: int | None) -> Record:
-    fields = line.removesuffix("\r").split(delimiter)
+    """A line by itself: leniently unquoted when its quotes pair up, else as it stands; None when the width is wrong."""
+    bare = line.removesuffix("\r")
+    fields = bare.split(delimiter)
+    if bare.count('"') % 2 == 0:
+        with contextlib.suppress(csv.Error):
+            fields = next(csv.reader([bare], delimiter=delimiter))
     return fields if width is None or len(fields) == width else None
 
 

@@ -60,6 +60,9 @@ def plan(
         return earlier
     found = survey(input_settings, progress, files)
     _claim(pool, run, found)
+    earlier = _earlier(pool, wanted)  # another run may have planned while this one counted
+    if earlier is not None:
+        return earlier
     basis = fingerprint(DOCUMENT, json.dumps(wanted, sort_keys=True))
     written, reasons = _write(pool, found, input_settings, settings, basis, progress)
     if not written:

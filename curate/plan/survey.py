@@ -54,7 +54,8 @@ def survey(settings: InputSettings, progress: Progress | None = None, files: Seq
         progress.advance(TASK, tally.rows - before, file=file.name)
     progress.finish(TASK)
     if tally.mapping is None or tally.names is None or not tally.rows:
-        raise InputError(f"{files[0].name}{' and the other files of the list' if len(files) > 1 else ''}: there are no rows in it")
+        found = f"none of its {tally.rows} records can be read: check input.format" if tally.rows else "there are no rows in it"
+        raise InputError(f"{files[0].name}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: {found}")
     return Survey(files, tally.rows, tally.mapping, tally.names, tally.types())
 
 

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 from curate.errors import REASONS, IdentityError, InputError
 from curate.lease import claim
-from curate.plan import InputSettings, PlanSettings, part_of, plan, sampled, url_id
+from curate.plan import InputSettings, PlanSettings, part_of, plan, sampled, survey, url_id
 from curate.store import Pool
 from tests.plan import lists
 
@@ -147,6 +147,21 @@ def test_a_file_that_lacks_the_others_columns_is_named(tmp_path: Path) -> None:
     lists.write(tmp_path / "in/b.csv", "url,captions\nhttp://b.com,x\n")
     with pytest.raises(InputError, match=r"b\.csv: there is no column 'caption' .*did you mean 'captions'"):
         lists.planned(tmp_path / "pool", str(tmp_path / "in"))
+
+
+def test_a_list_without_one_readable_record_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none of its 2 records can be read"):
+        lists.planned(tmp_path / "pool", lists.write(tmp_path / "list.jsonl", "1\n2\n"))
+
+
+def test_a_table_that_an_interrupted_plan_left_with_other_columns_is_refused(tmp_path: Path) -> None:
+    pool = Pool.create(tmp_path / "pool")
+    left = survey(InputSettings(path=lists.write(tmp_path / "left.csv", "url,x\nhttp://a.com,1\n")))
+    with claim(pool, {"rows": left.schema}):
+        pass
+    with pytest.raises(IdentityError, match="interrupted plan"):
+        lists.planned(pool.path, lists.write(tmp_path / "list.csv", "url,y\nhttp://a.com,1\n"))
+    assert lists.planned(pool.path, str(tmp_path / "left.csv"))[1].rows == 1
 
 
 PLAN_SLOWLY = """

@@ -192,3 +192,24 @@ def test_packed_files_of_several_members_are_read_whole(tmp_path: Path) -> None:
         halves = [lists.packed(lists.encoded(part, "txt"), suffix) for part in (FIVE[:2], FIVE[2:])]
         blocks = read(lists.write(tmp_path / f"list.txt{suffix}", b"".join(halves)))
         assert values(blocks, "url") == [row["url"] for row in FIVE]
+
+
+def test_a_first_line_that_cannot_name_columns_is_refused(tmp_path: Path) -> None:
+    for content in (b"\xe9url,caption\nhttp://a.com,x\n", b"url,caption\rhttp://a.com/1,b\r"):
+        with pytest.raises(InputError, match=r"list\.csv: its first line"):
+            read(lists.write(tmp_path / "list.csv", content))
+    assert broken(read(lists.write(tmp_path / "list.csv", b"\xe9,x\nhttp://a.com,x\n"), header=False)) == [True, False]
+
+
+def test_careless_quotes_are_read_leniently(tmp_path: Path) -> None:
+    blocks = read(lists.write(tmp_path / "list.csv", 'url,caption\n"http://a.com","x" y\n"http://b.com","x ""z"""\n'))
+    assert values(blocks, "url") == ["http://a.com", "http://b.com"]
+    assert values(blocks, "caption") == ["x y", 'x "z"']
+
+
+def test_columns_of_one_name_are_both_kept(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["http://a.com"]), pa.array(["b"]), pa.array([1])], ["url", "x", "x"])
+    pq.write_table(table, tmp_path / "list.parquet")
+    for path in (str(tmp_path / "list.parquet"), lists.write(tmp_path / "list.csv", "url,x,x\nhttp://a.com,b,1\n")):
+        (row,) = lists.in_list_order(lists.planned(tmp_path / f"pool{path[-3:]}", path)[0])
+        assert (row["source.x"], row["source.x_2"]) == ("b", 1)
