@@ -62,6 +62,11 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> Composed:
     return Composed(_hydra(file.parent, file.stem, [*choices, *plain]), origins)
 
 
+def group(key: str, name: str) -> dict[str, Any]:
+    """The values of `conf/<key>/<name>.yaml`. Raises SettingsError."""
+    return _tree(_named_file(key, name))
+
+
 def values(overrides: Sequence[str]) -> Composed:
     """Overrides alone, as the tree of plain values that they say. Raises SettingsError."""
     parsed = [_split(override) for override in overrides]
@@ -153,17 +158,17 @@ def _hydra(folder: Path, name: str | None, overrides: list[str]) -> dict[str, An
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    search = f"hydra.searchpath=[{_quoted('file://' + str(_conf('engine').parent))}]"
+    search = [f"hydra.searchpath=[{_quoted('file://' + str(_conf('engine').parent))}]"] if name else []
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
-            config = hydra_compose(name, [search, *overrides])
+            config = hydra_compose(name, [*search, *overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(f"{name or COMMAND_LINE} with {' '.join(overrides)}: {str(error).splitlines()[0]}") from None
     return {str(key): value for key, value in dict(OmegaConf.to_container(config, resolve=False)).items()}  # type: ignore[arg-type]
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """Dotted keys and values of one file, checked for what conf/ does not offer."""
+def _tree(file: Path) -> dict[str, Any]:
+    """What one file says."""
     from omegaconf import OmegaConf
     from yaml import YAMLError
 
@@ -173,7 +178,12 @@ def _read(file: Path) -> dict[str, Any]:
         raise SettingsError(f"{_shown(file)}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{_shown(file)} holds no  key: value  lines")
-    flat = dict(_leaves(values))
+    return {str(key): value for key, value in values.items()}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Dotted keys and values of one file, checked for what conf/ does not offer."""
+    flat = dict(_leaves(_tree(file)))
     for key, value in flat.items():
         if key.split(".")[-1] == "_target_" or key.split(".")[0] == "defaults":
             raise SettingsError(f"{_shown(file)}: {key!r} is not offered; a file in conf/ holds values only")

@@ -14,8 +14,9 @@ from curate.cli.progress import display
 @click.option("--name", help="Of the run; its folder is POOL/models/NAME.")
 @click.option("--subset", help="Packed subset to train on.  [the one packed last]")
 @click.option("--where", metavar="CONDITION", help="Train on these rows of `samples` instead, straight from the fetched tars.")
+@click.option("--like", metavar="NAME", help="Start from the values of conf/train/NAME.yaml.  [those of the pool's last run]")
 @overrides_argument
-def train(pool: str, name: str | None, subset: str | None, where: str | None, overrides: tuple[str, ...]) -> None:
+def train(pool: str, name: str | None, subset: str | None, where: str | None, like: str | None, overrides: tuple[str, ...]) -> None:
     """Train a CLIP on packed shards or on a selection.
 
     Stopped, the same command resumes.
@@ -23,13 +24,15 @@ def train(pool: str, name: str | None, subset: str | None, where: str | None, ov
     \b
     Examples:
       curate train POOL
+      curate train POOL --name tiny --like tiny_vit
       curate train POOL --name large-pictures --where "keep AND original_width >= 512" epochs=5 lr=1e-3
     """
     import curate
-    from curate.settings import values
+    from curate.settings import group, merged, values
 
+    changes = merged(group("train", like) if like else {}, values(overrides))
     with display() as progress:
-        report = curate.open(pool, progress).train(name=name, subset=subset, where=where, **values(overrides))
+        report = curate.open(pool, progress).train(name=name, subset=subset, where=where, **changes)
     say_report(report)
 
 
