@@ -28,7 +28,7 @@ def broken(pool: Pool, deep: bool = True) -> dict[str, str]:
 
 def test_a_sound_pool_passes_and_every_check_looked_at_something(packed: Pool) -> None:
     report = verify(packed)
-    assert broken(packed) == {} and report.ok
+    assert report.ok, report.text()
     report.require()
     assert all(check.checked > 0 for check in report.checks), report.text()
     assert json.loads(json.dumps(report.to_dict()))["ok"] is True
@@ -57,13 +57,14 @@ def take(pool: Pool, table: str, rows: list[int], part: int = 0) -> None:
     pools.replace_part(pool, table, part, pool.snapshot(table).read(parts=[part]).take(rows), pool.snapshot(table).schema)
 
 
-@pytest.mark.parametrize("table", ["fetched", "scores_base", "groups_pixels", "decisions_usual", "decisions_prefilter"])
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("table", "rows", "says"),
     [
-        ([0, 1, 2, 4, 5], "row 3 is missing"),
-        ([0, 1, 2, 3, 4, 5, 5], "row 5 stands more than once"),
-        ([1, 0, 2, 3, 4, 5], "rows are out of order"),
+        ("fetched", [0, 1, 2, 4, 5], "row 3 is missing"),
+        ("scores_base", [0, 1, 2, 3, 4, 5, 5], "row 5 stands more than once"),
+        ("groups_pixels", [1, 0, 2, 3, 4, 5], "rows are out of order"),
+        ("decisions_usual", [0, 1, 2, 4, 5], "row 3 is missing"),
+        ("decisions_prefilter", [1, 0, 2, 3, 4, 5], "rows are out of order"),
     ],
 )
 def test_rows_that_do_not_line_up(pool: Pool, table: str, rows: list[int], says: str) -> None:
@@ -158,7 +159,8 @@ def test_a_missing_and_a_cut_table_file(packed: Pool) -> None:
 def test_other_image_bytes_in_a_part_tar(pool: Pool) -> None:
     tar = only(pool, "tars/*.tar")
     pools.flip_byte(tar, image_in(tar) + 30)
-    assert "part 0, row 0" in broken(pool)["images"] and "another sha256" in broken(pool)["images"]
+    offender = broken(pool)["images"]
+    assert "part 0, row 0" in offender and "another sha256" in offender
     assert "images" not in broken(pool, deep=False)
 
 
