@@ -156,10 +156,10 @@ class Pool:
 
     def train(self, name: str | None = None, subset: str | None = None, where: str | None = None, **changes: Any) -> TrainReport:
         """Trains a model into POOL/models/<name>, on packed shards or on the rows that `where` selects; resumes."""
-        from curate.train.loop import train
-
         settings = self._settings("train", TrainSettings, changes)
         source = self.dataset(where, seed=settings.seed) if where else ShardReader(self._shards(subset), seed=settings.seed)
+        from curate.train.loop import train  # loads torch, which a wrong call need not wait for
+
         return train(source, settings, self.path / "models" / (name or PRETRAINED), self._progress)
 
     def evaluate(self, model: str | Path | None = None, data: str | Path | None = None, **changes: Any) -> EvaluateReport:
