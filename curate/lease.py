@@ -105,24 +105,25 @@ def claim(pool: Pool, tables: Mapping[str, pa.Schema], lease_seconds: float = LE
 class _Claim:
     """The epoch held on one table."""
 
-    def __init__(self, delta: DeltaTable, schema: pa.Schema, lease: Path, owner: Mapping[str, object], epoch: int) -> None:
-        self.delta, self.schema, self.lease, self.owner, self.epoch, self.wave = delta, schema, lease, owner, epoch, 0
+    def __init__(self, pool: Pool, table: str, schema: pa.Schema, owner: Mapping[str, object]) -> None:
+        self.delta, self.schema, self.owner = _table(pool, table, schema), schema, owner
+        self.lease = pool.path / "leases" / f"{table}.json"
+        self.log = pool.table_folder(table) / "_delta_log"
+        self.epoch = ((self.delta.transaction_version(APPLICATION) or 0) >> 32) + 1
+        self.wave = 0
 
     @classmethod
     def take(cls, pool: Pool, table: str, schema: pa.Schema, owner: Mapping[str, object]) -> _Claim:
-        lease = pool.path / "leases" / f"{table}.json"
-        _refuse_when_live(lease, table)
-        delta = _table(pool, table, schema)
-        epoch = ((delta.transaction_version(APPLICATION) or 0) >> 32) + 1
-        held = cls(delta, schema, lease, owner, epoch)
+        _refuse_when_live(pool.path / "leases" / f"{table}.json", table)
+        held = cls(pool, table, schema, owner)
         try:
             held.write([], [])
         except Fenced:
             raise PoolBusy(f"another run took table {table!r} at this very moment: wait for it, or run the same command later") from None
-        lease.parent.mkdir(exist_ok=True)
-        temporary = lease.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({**owner, "epoch": epoch}))
-        os.replace(temporary, lease)
+        held.lease.parent.mkdir(exist_ok=True)
+        temporary = held.lease.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps({**owner, "epoch": held.epoch}))
+        os.replace(temporary, held.lease)
         return held
 
     def write(self, adds: Sequence[PartFile], removes: Sequence[PartFile]) -> None:
@@ -140,7 +141,7 @@ class _Claim:
             raise Fenced(f"a newer run took over table {self._name}; this run stops and loses nothing") from error
         self.wave += 1
         self.delta.update_incremental()
-        _sync_log(Path(self.delta.table_uri.removeprefix("file://")), self.delta.version())
+        _sync_log(self.log, self.delta.version())
 
     def check(self) -> None:
         self._refresh()
@@ -224,9 +225,8 @@ def _table(pool: Pool, table: str, schema: pa.Schema) -> DeltaTable:
     return DeltaTable(str(folder))
 
 
-def _sync_log(folder: Path, version: int) -> None:
+def _sync_log(log: Path, version: int) -> None:
     """delta-rs leaves its log to the page cache; a power cut must not take a commit back."""
-    log = folder / "_delta_log"
     sync_file(log / f"{version:020d}.json")
     sync_folder(log)
 

@@ -43,7 +43,7 @@ class FitSettings(Settings):
 
     enabled: bool = False
     name: str = "own"  # folder below models/ of the pool
-    train: TrainSettings = TrainSettings()
+    train: str = "demo_clip"  # name of a file in conf/train
 
 
 class ReportSettings(Settings):

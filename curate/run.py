@@ -32,7 +32,7 @@ class PhaseReport:
         """Counts one part in."""
         self.parts += 1
         self.reasons.update(report.reasons)
-        self.counters.update({name: value for name, value in report.counters.items()})  # type: ignore[arg-type]
+        self.counters.update(report.counters)
 
 
 def make_engine(settings: EngineSettings) -> Engine:

@@ -37,9 +37,7 @@ def table(name: str) -> pa.Schema:
     with duckdb.connect() as connection:
         connection.execute(path.read_text())
         schema = connection.sql(f'SELECT * FROM "{family}"').to_arrow_table().schema
-        comments = dict(
-            connection.execute("SELECT column_name, comment FROM duckdb_columns() WHERE table_name = ?", [family]).fetchall()
-        )
+        comments = dict(connection.execute("SELECT column_name, comment FROM duckdb_columns() WHERE table_name = ?", [family]).fetchall())
     return pa.schema([_documented(pa.field(field.name, _plain(field.type)), comments[field.name]) for field in schema])
 
 
@@ -49,8 +47,9 @@ def families() -> list[str]:
 
 
 def column_class(field: pa.Field) -> str:
-    """Digest class of a column; columns that no schema file names are content."""
-    return (field.metadata or {}).get(b"class", b"content").decode()
+    """Digest class of a column; of those that no schema file names, `clip_…` are scores and the others content."""
+    said = (field.metadata or {}).get(b"class")
+    return said.decode() if said else "scores" if field.name.startswith("clip_") else "content"
 
 
 def conform(data: pa.Table, schema: pa.Schema, where: str) -> pa.Table:

@@ -11,7 +11,9 @@ from curate.errors import UsageError
 from curate.recipe import Job
 from curate.run import PhaseReport, run_phase
 from curate.score.settings import ScoreSettings
+from curate.settings import build, compose
 from curate.stage import Phase
+from curate.train.settings import TrainSettings
 
 PRETRAINED = "pretrained"  # folder below models/ of the pool
 
@@ -54,8 +56,9 @@ def fit(job: Job) -> None:
         return
     if clip is None or clip.reserve is None:
         raise UsageError("fit.enabled needs score.clip.reserve: the rows to train on, which the model then does not score")
-    source = reserved_rows(job.pool, clip.reserve, said.train.seed)
-    job.reports["fit"] = run_training(source, said.train, _model(job, said.name), job.progress)
+    how = build(TrainSettings, compose("ingest", [f"train={said.train}"])["train"])
+    source = reserved_rows(job.pool, clip.reserve, how.seed)
+    job.reports["fit"] = run_training(source, how, _model(job, said.name), job.progress)
 
 
 def score(job: Job) -> None:
@@ -70,7 +73,10 @@ def score(job: Job) -> None:
 def dedupe(job: Job) -> None:
     """Hashes → tables `groups_<name>` and `pairs_<name>`."""
     from curate.dedupe import dedupe as find_groups
+    from curate.dedupe import output_tables
 
+    for table, schema in output_tables(job.settings.dedupe).items():
+        job.run.add(table, schema)
     job.reports["dedupe"] = find_groups(job.pool, job.run, job.settings.dedupe, job.progress)
 
 

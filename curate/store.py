@@ -85,6 +85,8 @@ class Pool:
         folder = Path(path).absolute()
         if (folder / "pool.json").exists():
             return cls.open(folder)
+        if "%" in str(folder):  # delta-rs decodes percent signs in local paths and then finds nothing
+            raise UsageError(f"{folder} has a percent sign in its path, which Delta readers take for an escape: name another folder")
         if folder.is_dir() and any(child.name != "tmp" for child in folder.iterdir()):
             raise UsageError(f"{path} is not empty and not a pool: name a new folder")
         with _disk_errors(folder):

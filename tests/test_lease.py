@@ -44,7 +44,7 @@ WRITER = """
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
-    return Pool.create(tmp_path / "pool")
+    return Pool.create(tmp_path / "a pool <é>")
 
 
 @pytest.fixture
@@ -131,9 +131,8 @@ def test_a_stopped_writer_that_was_replaced_exits_1_when_it_wakes(pool: Pool, st
 def test_a_fenced_run_notices_even_when_it_has_nothing_to_commit(pool: Pool) -> None:
     with claim(pool, {"rows": ROWS}) as older:
         (pool.path / "leases" / "rows.json").unlink()
-        with claim(pool, {"rows": ROWS}):
-            with pytest.raises(Fenced):
-                older.check()
+        with claim(pool, {"rows": ROWS}), pytest.raises(Fenced):
+            older.check()
 
 
 def test_the_lease_names_its_holder_and_is_given_back(pool: Pool) -> None:

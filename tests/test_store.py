@@ -24,7 +24,7 @@ def rows(*urls: str) -> pa.Table:
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
-    return Pool.create(tmp_path / "pool")
+    return Pool.create(tmp_path / "a pool <é>")
 
 
 def write(pool: Pool, part: int, *urls: str, basis: str = "b") -> PartFile:
@@ -39,6 +39,11 @@ def test_create_opens_an_existing_pool_and_refuses_a_folder_of_other_things(tmp_
         Pool.create(tmp_path / "other")
     with pytest.raises(UsageError, match="is no pool"):
         Pool.open(tmp_path / "other")
+
+
+def test_a_path_that_delta_readers_misread_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="percent sign"):
+        Pool.create(tmp_path / "100%25")
 
 
 def test_a_newer_format_is_refused(pool: Pool) -> None:

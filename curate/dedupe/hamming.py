@@ -46,9 +46,7 @@ def near_pairs(hashes: Hashes, radius: int) -> Pairs:
         return _joined([])
     agreeing = _agreeing_blocks(hashes, radius)
     masks = _block_masks(radius + agreeing)
-    found = [
-        pairs for chosen in combinations(range(len(masks)), agreeing) for pairs in _pairs_agreeing_on(hashes, masks, chosen, radius)
-    ]
+    found = [pairs for chosen in combinations(range(len(masks)), agreeing) for pairs in _pairs_agreeing_on(hashes, masks, chosen, radius)]
     return _joined(found)
 
 

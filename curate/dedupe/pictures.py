@@ -82,9 +82,7 @@ def _group_ids(located: Located, found: Groups) -> NDArray[np.object_]:
     return ids
 
 
-def _group_file(
-    pool: Pool, table: str, part: int, located: Located, found: Groups, ids: NDArray[np.object_], basis: str
-) -> PartFile:
+def _group_file(pool: Pool, table: str, part: int, located: Located, found: Groups, ids: NDArray[np.object_], basis: str) -> PartFile:
     count = located.rows_of_part[part]
     low, high = np.searchsorted(located.part, [part, part + 1])
     rows = located.row[low:high]

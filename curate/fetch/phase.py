@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate import schema as schemas
 from curate.errors import REASONS, LocalFault
 from curate.fetch.settings import FetchSettings
 from curate.fetch.stage import RESULT_COLUMNS, TELEMETRY_COLUMNS, FetchStage
@@ -45,6 +46,11 @@ class FetchPhase:
     def stage(self) -> FetchStage:
         """The stage that does the requests of one worker."""
         return FetchStage(self.settings, self.workers or self.settings.processes or os.cpu_count() or 1)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of table `fetched`."""
+        return schemas.table(self.table)
 
     @property
     def resources(self) -> Resources:

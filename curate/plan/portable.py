@@ -102,9 +102,7 @@ class TextShape:
         return cls(False, integers, integers or _all(known, _REAL), _any(known, _LONG_INTEGER))
 
     def __or__(self, other: TextShape) -> TextShape:
-        return TextShape(
-            self.empty and other.empty, self.integers and other.integers, self.reals and other.reals, self.long or other.long
-        )
+        return TextShape(self.empty and other.empty, self.integers and other.integers, self.reals and other.reals, self.long or other.long)
 
     @property
     def type(self) -> pa.DataType:

@@ -163,4 +163,3 @@ def _precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16
     if wanted != "auto":
         return wanted
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-

@@ -98,4 +98,3 @@ class ClipScorer(Settings):
     def _in_batches(self, encode: Callable[[Any], NDArray[np.float32]], values: Sequence[Pixels] | Sequence[str]) -> NDArray[np.float32]:
         pieces = [encode(values[at : at + self.batch_size]) for at in range(0, len(values), self.batch_size)]
         return np.concatenate(pieces)
-

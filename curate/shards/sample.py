@@ -34,10 +34,10 @@ def redacted(url: str) -> str:
 def sample_json(line: Mapping[str, Any], score_names: list[str]) -> bytes:
     """The `.json` member: identity, texts, image facts, then all scores; the same bytes for the same values."""
     found = {name: line[name] for name in (*_FIRST, *_IMAGE) if line[name] is not None}
-    scores = {name: line[name] for name in score_names if _is_number(line[name])}
+    scores = {name: line[name] for name in score_names if _is_plain(line[name])}
     return json.dumps({**found, "part": line["part"], "row": line["row"], "scores": scores}, ensure_ascii=False, allow_nan=False).encode()
 
 
-def _is_number(value: Any) -> bool:
-    """JSON knows no NaN; what is not known is left out."""
-    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+def _is_plain(value: Any) -> bool:
+    """JSON knows neither NaN nor bytes; what is not known is left out."""
+    return value is not None and not isinstance(value, bytes) and not (isinstance(value, float) and not math.isfinite(value))

@@ -186,5 +186,3 @@ def test_failing_apt_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
     with pytest.raises(UsageError, match=r"cannot download openclipart-png \(Unable to locate package .*--corpus scenes"):
         download(tmp_path / "packages", ["openclipart-png"])
-
-

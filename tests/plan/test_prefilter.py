@@ -62,7 +62,7 @@ def test_null_is_refused(pool: Pool) -> None:
 
 
 def test_columns_have_three_names(pool: Pool) -> None:
-    for where in ("WIDTH = 207", 'source.WIDTH = 207', '"source.WIDTH" = 207', "sample_id = sample_id AND url = 'http://a.com/7'"):
+    for where in ("WIDTH = 207", "source.WIDTH = 207", '"source.WIDTH" = 207', "sample_id = sample_id AND url = 'http://a.com/7'"):
         decide(pool, where)
         assert kept(pool) == {7}
 

@@ -156,7 +156,9 @@ def test_json_that_is_no_list_is_refused_by_name(tmp_path: Path) -> None:
     for text in ('{"url": {\n"0": "http://a.com"}}', '"text"', '[{"url": "http://a.com/1"}] [{"url": "http://a.com/2"}]'):
         with pytest.raises(InputError, match=r"list\.json: .*one object a line"):
             read(lists.write(tmp_path / "list.json", text))
-    assert values(read(lists.write(tmp_path / "list.json", '{"url": "http://a.com"}\n{"url": "http://b.com"}\n')), "url")[1] == "http://b.com"
+    assert (
+        values(read(lists.write(tmp_path / "list.json", '{"url": "http://a.com"}\n{"url": "http://b.com"}\n')), "url")[1] == "http://b.com"
+    )
 
 
 def test_a_damaged_row_group_still_counts_its_rows(tmp_path: Path) -> None:
