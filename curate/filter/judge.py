@@ -23,7 +23,7 @@ from curate.shards.subset import CutOutcome, RuleCounts
 
 REFUSED = "reason IS NOT NULL"
 WITH_IMAGE = "reason IS NULL AND tar_file IS NOT NULL"
-LARGEST_THEN_BEST = "original_width * original_height DESC, clip_score DESC"
+LARGEST_THEN_BEST = "original_width::BIGINT * original_height DESC, clip_score DESC"
 
 Connection = duckdb.DuckDBPyConnection
 

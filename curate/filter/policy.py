@@ -5,7 +5,7 @@
     -- parameter: clip_cut = 0.30                                  ($clip_cut in the SQL; `quantile` for no fixed value)
     -- fraction: clip_cut keeps 0.30 of rows with an image by clip_score in clip_score_low
     -- groups: pixels                                              (duplicate groups whose members compete)
-    -- representative: original_width * original_height DESC, sample_id
+    -- representative: original_width::BIGINT * original_height DESC, sample_id
 
 True in a rule's column means that the row fails the rule; the column's name is the reason, the first one counts.
 """
