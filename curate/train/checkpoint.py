@@ -1,4 +1,4 @@
-"""Checkpoints: one folder a step, written aside, forced to disk, then renamed; the last two stay.
+"""Checkpoints: one folder a step, written aside, forced to disk, then renamed; the last two stay until the run is finished.
 
     OUT/checkpoints/step-00000200/
       open_clip_config.json  open_clip_model.safetensors   the model, as open_clip loads it
@@ -67,7 +67,9 @@ def restore(out: Path, identity: str, clip: Clip, optimizer: torch.optim.Optimiz
         if state is None:
             continue
         if state["identity"] != identity:
-            raise IdentityError(f"{out} holds a run with other settings or data: choose another folder, or start over with resume=false")
+            raise IdentityError(
+                f"{out} holds an unfinished run with other settings or data: finish that, choose another name, or delete it"
+            )
         clip.network.load_state_dict(load_file(folder / model.WEIGHTS_FILE))
         return _restore_tensors(load_file(folder / TENSORS_FILE), optimizer)
     return Progressed(0, ())

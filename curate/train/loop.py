@@ -45,20 +45,21 @@ class TrainReport:
 def train(source: Source, settings: TrainSettings, out: Path | str, progress: Progress | None = None, resume: bool = True) -> TrainReport:
     """Trains a model on `source` and leaves it in `out`; the same call goes on where an earlier one was stopped.
 
-    A finished run with equal settings and data is not repeated: its report is returned. Raises UsageError when there are
-    fewer samples than one batch holds, IdentityError when `out` belongs to another run, RunFailed when the loss is no
-    longer finite.
+    A finished run with equal settings and data is not repeated: its report is returned; one with others is replaced.
+    Raises UsageError when there are fewer samples than one batch holds, IdentityError when `out` holds an unfinished run
+    with other settings or data (`resume=False` gives that up), RunFailed when the loss is no longer finite.
     """
     out = Path(out)
     _check(source, settings)
     kept = fits(source, settings, model.image_side(settings.model))
     identity = fingerprint(settings.identity(), digest(source), "in memory" if kept else "streamed")
-    if resume and (report := _finished(out, identity)) is not None:
-        return report
+    earlier = _finished(out)
+    if resume and earlier is not None and earlier.identity == identity:
+        return earlier
     with _threads(settings.threads), world() as place:
         _check_world(settings, place)
-        if not resume and place.leads:
-            checkpoint.clear(out)
+        if place.leads and (earlier is not None or not resume):
+            _start_over(out)
         place.wait()
         return _Run(source, settings, out, identity, place, progress or Silent()).finish()
 
@@ -161,6 +162,7 @@ class _Run:
         report = TrainReport(path, self.total, self.total * batch_size, seconds, speed, self.identity, tuple(self.losses))
         if self.place.leads:
             _publish(self.out, self.clip, report)
+            checkpoint.clear(self.out)
         self.place.wait()
         return report
 
@@ -179,14 +181,20 @@ def _publish(out: Path, clip: Clip, report: TrainReport) -> None:
         raise LocalFault(f"cannot write the model to {out}: {error.strerror or error}; free space and run again") from error
 
 
-def _finished(out: Path, identity: str) -> TrainReport | None:
+def _start_over(out: Path) -> None:
+    """The report goes first: without it nobody takes what is left for a finished run."""
+    (out / REPORT_FILE).unlink(missing_ok=True)
+    checkpoint.clear(out)
+
+
+def _finished(out: Path) -> TrainReport | None:
     try:
         found = json.loads((out / REPORT_FILE).read_text())
         found["loss_history"] = tuple(found["loss_history"])
         report = TrainReport(**(found | {"path": str(out)}))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return report if report.identity == identity and (out / model.WEIGHTS_FILE).exists() else None
+    return report if (out / model.WEIGHTS_FILE).exists() else None
 
 
 def _check(source: Source, settings: TrainSettings) -> None:

@@ -94,14 +94,22 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(source: Selection, tmp_path
     assert len({(folder / model.WEIGHTS_FILE).read_bytes() for folder in folders}) == 1
 
 
-def test_a_finished_run_is_not_repeated_and_another_is_refused(source: Selection, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_repeated_and_gives_way_to_another(source: Selection, tmp_path: Path) -> None:
     report = train(source, settings(checkpoint_every_steps=10), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
     written = (tmp_path / model.WEIGHTS_FILE).stat().st_mtime_ns
     assert train(source, settings(checkpoint_every_steps=99, workers=2), tmp_path) == report
     assert (tmp_path / model.WEIGHTS_FILE).stat().st_mtime_ns == written
-    with pytest.raises(IdentityError, match="other settings or data"):
+    other = train(source, settings(lr=1e-4), tmp_path)
+    assert other.loss_history != report.loss_history
+    assert train(source, settings(lr=1e-4), tmp_path) == other
+
+
+def test_an_unfinished_run_is_not_lost_to_another(source: Selection, tmp_path: Path) -> None:
+    assert run_script(source, tmp_path, deadline=10, checkpoint_every_steps=4).returncode == -signal.SIGKILL
+    with pytest.raises(IdentityError, match="unfinished run with other settings or data"):
         train(source, settings(lr=1e-4), tmp_path)
-    assert train(source, settings(lr=1e-4), tmp_path, resume=False).loss_history != report.loss_history
+    assert train(source, settings(lr=1e-4), tmp_path, resume=False).steps == 25
 
 
 def test_two_processes_take_the_steps_of_one(source: Selection, tmp_path: Path) -> None:
