@@ -84,7 +84,10 @@ def filter(job: Job) -> None:
     """A policy → table `decisions_<policy>` and a subset."""
     from curate.filter.decide import filter_pool
 
-    job.reports["filter"] = filter_pool(job.pool, job.run, job.settings.filter, job.progress)
+    said = job.settings.filter
+    if said.where:  # a condition takes the place of the policy that the recipe's file names
+        said = said.model_copy(update={"policy": ""})
+    job.reports["filter"] = filter_pool(job.pool, job.run, said, job.progress)
 
 
 def pack(job: Job) -> None:
