@@ -96,45 +96,33 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
-def kill_something(driver: subprocess.Popen[bytes], draw: random.Random) -> str:
-    """SIGKILL to the driver or to one of its workers; says which."""
-    workers = workers_of(driver.pid)
-    if workers and draw.random() < 0.5:
-        victim = draw.choice(workers)
-        os.kill(victim.pid, signal.SIGKILL)
-        return "worker"
-    driver.kill()
-    driver.wait()
-    return "driver"
+def run_through_kills(command: list[str], log: Path, draw: random.Random, victims: list[str], span_seconds: float) -> int:
+    """Gives the command again and again, each time killing the next victim after a random time; then lets it finish.
 
-
-def run_through_kills(command: list[str], log: Path, draw: random.Random, kills: int, span_seconds: float) -> list[str]:
-    """Starts the command again and again, killing something after a random time, `kills` times; then lets it finish."""
-    killed: list[str] = []
-    while len(killed) < kills:
+    A victim is "driver" or "worker"; a worker's death must not end the run. Returns how many were killed: fewer than
+    asked when the run was done first.
+    """
+    killed = 0
+    while killed < len(victims):
         driver = start(command, log)
-        while len(killed) < kills:
-            try:
-                code = driver.wait(draw.uniform(0.3, span_seconds))
-            except subprocess.TimeoutExpired:
-                killed.append(kill_something(driver, draw))
-                if killed[-1] == "driver":
-                    break
-                continue
-            assert code == 0, f"exit code {code}: {log.read_text()[-2000:]}"
-            return killed  # it was done before the next kill came
-        else:
-            assert driver.wait() == 0, log.read_text()[-2000:]
+        until = time.monotonic() + draw.uniform(0.3, span_seconds)
+        while driver.poll() is None and killed < len(victims):
+            time.sleep(0.02)
+            if time.monotonic() >= until and _killed(driver, victims[killed], draw):
+                killed += 1
+                until = time.monotonic() + draw.uniform(0.3, span_seconds)
+        code = driver.wait()
+        assert code in (0, -signal.SIGKILL), f"exit code {code}: {log.read_text()[-2000:]}"
+        if code == 0:
             return killed
     finish(command, log)
     return killed
 
 
-def no_process_left(driver: int, seconds: float = 10.0) -> bool:
-    """Whether no worker of a dead driver is alive; workers get a moment to notice."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if not workers_of(driver):
-            return True
-        time.sleep(0.1)
-    return False
+def _killed(driver: subprocess.Popen[bytes], victim: str, draw: random.Random) -> bool:
+    """Kills the driver, or one of its workers if there is one right now."""
+    workers = workers_of(driver.pid)
+    if victim == "worker" and not workers:
+        return False
+    os.kill(draw.choice(workers).pid if victim == "worker" else driver.pid, signal.SIGKILL)
+    return True

@@ -10,6 +10,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,15 @@ import pytest
 from tests.e2e.runs import PARTS, ROWS, Site, ask, finish, run_through_kills, site, start, workers_of
 from tests.score.pools import tiny_clip
 
-SPAN_SECONDS = 8.0
+VICTIMS = ["driver", "worker", "driver", "worker", "driver", "worker"]
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nothing happened to: what its pool holds, and how long it took."""
+
+    digest: dict[str, object]
+    seconds: float
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +37,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(served: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Both digest lines of a run that nothing happened to."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+def undisturbed(served: Site, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder, begun = tmp_path_factory.mktemp("undisturbed"), time.monotonic()
     finish(served.command(folder / "pool"), folder / "log")
     assert ask("sql", folder / "pool", "SELECT count(*) AS n, count(DISTINCT part) AS parts FROM rows") == [{"n": ROWS, "parts": PARTS}]
-    return digest(folder / "pool")
+    return Undisturbed(digest(folder / "pool"), time.monotonic() - begun)
 
 
 def digest(pool: Path) -> dict[str, object]:
@@ -42,31 +50,29 @@ def digest(pool: Path) -> dict[str, object]:
     return ask("digest", pool)
 
 
-def test_a_run_killed_again_and_again_ends_in_the_same_pool(served: Site, undisturbed: dict[str, object], tmp_path: Path) -> None:
-    """Six kills of driver and workers on one pool, the same command after each."""
-    killed = run_through_kills(served.command(tmp_path / "pool"), tmp_path / "log", random.Random(1), 6, SPAN_SECONDS)
-    assert "driver" in killed and "worker" in killed, f"the seed must reach both: {killed}"
-    assert digest(tmp_path / "pool") == undisturbed
+def test_a_run_killed_again_and_again_ends_in_the_same_pool(served: Site, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Six kills of driver and workers on one pool, the same command after each dead driver."""
+    span = undisturbed.seconds / 2
+    assert run_through_kills(served.command(tmp_path / "pool"), tmp_path / "log", random.Random(1), VICTIMS, span) >= 4
+    assert digest(tmp_path / "pool") == undisturbed.digest
 
 
-def test_one_worker_gives_the_same_pool_as_two(served: Site, undisturbed: dict[str, object], tmp_path: Path) -> None:
+def test_one_worker_gives_the_same_pool_as_two(served: Site, undisturbed: Undisturbed, tmp_path: Path) -> None:
     finish(served.command(tmp_path / "pool", "engine.workers=1", "engine.wave_parts=256"), tmp_path / "log")
-    assert digest(tmp_path / "pool") == undisturbed
+    assert digest(tmp_path / "pool") == undisturbed.digest
 
 
-def test_of_two_drivers_at_once_one_wins_and_the_other_exits_1(served: Site, undisturbed: dict[str, object], tmp_path: Path) -> None:
+def test_of_two_drivers_at_once_one_wins_and_the_other_exits_1(served: Site, undisturbed: Undisturbed, tmp_path: Path) -> None:
     command = served.command(tmp_path / "pool")
     drivers = [start(command, tmp_path / f"log{number}") for number in range(2)]
     codes = sorted(driver.wait() for driver in drivers)
     said = (tmp_path / "log0").read_text() + (tmp_path / "log1").read_text()
     assert codes == [0, 1], said[-3000:]
     assert "another run" in said or "is writing table" in said or "took over" in said
-    assert digest(tmp_path / "pool") == undisturbed
+    assert digest(tmp_path / "pool") == undisturbed.digest
 
 
-def test_a_stopped_driver_that_was_replaced_exits_1_when_it_goes_on(
-    served: Site, undisturbed: dict[str, object], tmp_path: Path
-) -> None:
+def test_a_stopped_driver_that_was_replaced_exits_1_when_it_goes_on(served: Site, undisturbed: Undisturbed, tmp_path: Path) -> None:
     command = served.command(tmp_path / "pool", "engine.lease_seconds=1.5")
     first = start(command, tmp_path / "first")
     until = time.monotonic() + 60
@@ -78,14 +84,16 @@ def test_a_stopped_driver_that_was_replaced_exits_1_when_it_goes_on(
     os.kill(first.pid, signal.SIGCONT)
     assert first.wait(60) == 1, (tmp_path / "first").read_text()[-2000:]
     assert "took over" in (tmp_path / "first").read_text()
-    assert digest(tmp_path / "pool") == undisturbed
+    assert digest(tmp_path / "pool") == undisturbed.digest
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("seed", range(20))
-def test_kill_sweep(served: Site, undisturbed: dict[str, object], tmp_path: Path, seed: int) -> None:
+def test_kill_sweep(served: Site, undisturbed: Undisturbed, tmp_path: Path, seed: int) -> None:
     """20 pools, each killed once at a random point of its whole run."""
-    killed = run_through_kills(served.command(tmp_path / "pool"), tmp_path / "log", random.Random(1000 + seed), 1, 2 * SPAN_SECONDS)
-    assert digest(tmp_path / "pool") == undisturbed
-    print(f"pool {seed}: killed {killed or 'nothing, it was done before'}")
+    draw = random.Random(1000 + seed)
+    victim = draw.choice(["driver", "worker"])
+    killed = run_through_kills(served.command(tmp_path / "pool"), tmp_path / "log", draw, [victim], undisturbed.seconds)
+    assert digest(tmp_path / "pool") == undisturbed.digest
+    print(f"pool {seed}: {victim if killed else 'nothing'} killed")
