@@ -89,10 +89,12 @@ def scene_rows(settings: ScenesSettings) -> list[SceneRow]:
     """All rows, decided but not drawn, in list order."""
     kinds = _kinds(settings)
     originals = [index for index, kind in enumerate(kinds) if kind == "original"]
+    recoloured = iter(_random(settings, 0, "recoloured").permutation(originals).tolist())  # each once: two could draw one colour
     made: dict[int, SceneRow] = {}
     for index in sorted(range(len(kinds)), key=lambda index: kinds[index] != "original"):
         random = _random(settings, index, "row")
-        source = made[originals[int(random.integers(0, len(originals)))]] if kinds[index] != "original" else None
+        place = next(recoloured) if kinds[index] == "hue_change" else originals[int(random.integers(0, len(originals)))]
+        source = made[place] if kinds[index] != "original" else None
         made[index] = _row(settings, index, kinds[index], source, random)
     rows = [made[index] for index in range(len(kinds))]
     return _swap(rows, settings) if settings.split == "train" else rows
@@ -119,7 +121,7 @@ def cached(folder: Path, settings: ScenesSettings, progress: Progress = silent) 
     return Corpus.open(path) if path.exists() else build(path, settings, progress)
 
 
-_VERSION = "1"  # raised when equal settings would draw another corpus
+_VERSION = "2"  # raised when equal settings would draw another corpus
 
 
 def _draw(writer: CorpusWriter, row: SceneRow) -> tuple[int, int]:
