@@ -5,6 +5,8 @@ from __future__ import annotations
 
 def main() -> None:
     """Entry point of the command; never returns."""
-    from curate.cli.app import main as run
-
+    try:
+        from curate.cli.app import main as run
+    except KeyboardInterrupt:
+        raise SystemExit(1) from None
     run()

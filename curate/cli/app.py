@@ -6,12 +6,14 @@ Exit codes: 0 well · 1 stopped, the same command resumes · 2 wrong call · 3 f
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
 import tempfile
 import time
 import traceback
+import warnings
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
@@ -73,7 +75,27 @@ def main() -> NoReturn:
     """Runs the command of this process's arguments and exits with its code."""
     sys.excepthook = report_bug
     signal.signal(signal.SIGTERM, _stop)
-    sys.exit(execute(sys.argv[1:]))
+    _quiet()
+    code = execute(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C finds nothing left to stop
+    sys.exit(code)
+
+
+def _quiet() -> None:
+    """Keeps what libraries tell their developers off the terminal, in this process and in its workers.
+
+    Threads that wait for each other also sleep instead of spinning: on a machine that does other work besides, spinning
+    makes a training step several times slower. To be called before such a library is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not _debugging():
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+        warnings.simplefilter("ignore")
+        logging.getLogger().addHandler(logging.NullHandler())
+
+
+def _debugging() -> bool:
+    return os.environ.get("CURATE_DEBUG", "0") not in ("", "0")
 
 
 def execute(arguments: list[str]) -> int:
@@ -104,7 +126,10 @@ def execute(arguments: list[str]) -> int:
 
 def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Stands in for Python's traceback: one line, and the traceback in a file; CURATE_DEBUG=1 shows it."""
-    if os.environ.get("CURATE_DEBUG", "0") not in ("", "0"):
+    if isinstance(error, KeyboardInterrupt):
+        _say("stopped; the same command resumes", 1)
+        return
+    if _debugging():
         sys.__excepthook__(kind, error, trace)
         return
     log = Path(tempfile.gettempdir()) / f"curate-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from curate.cli.options import format_option, overrides_argument, pool_argument
-from curate.cli.output import say, say_report
+from curate.cli.output import say
 from curate.cli.progress import display
 
 
@@ -33,7 +33,7 @@ def train(pool: str, name: str | None, subset: str | None, where: str | None, li
     changes = merged(group("train", like) if like else {}, values(overrides))
     with display() as progress:
         report = curate.open(pool, progress).train(name=name, subset=subset, where=where, **changes)
-    say_report(report)
+    say(report)
 
 
 @click.command("eval")
@@ -61,4 +61,4 @@ def evaluate(pool: str, model: str | None, data: str | None, overrides: tuple[st
     name, changes = split_name(model, overrides)
     with display() as progress:
         report = curate.open(pool, progress).evaluate(name, data, **values(changes))
-    say(report, form) if form == "json" else say_report(report)
+    say(report, form)

@@ -7,14 +7,10 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import click
 
 from curate.progress import Progress
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
 
 LINE_SECONDS = 15.0
 
@@ -25,6 +21,8 @@ def display() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield Lines()
         return
+    from curate.cli.bars import Bars
+
     bars = Bars()
     with bars.live:
         yield bars
@@ -35,50 +33,39 @@ def shown(facts: dict[str, object]) -> str:
     return "  ".join(f"{name} {_number(value)}" for name, value in facts.items())
 
 
+def amount(done: float, total: float | None, unit: str) -> str:
+    """How far a task is, for example `12 of 40 parts`, `3.1 MiB of 9.0 MiB`, `nothing new`."""
+    if total == 0:
+        return "nothing new"
+    of = "" if total is None else f" of {_bytes(total) if unit == 'bytes' else f'{int(total):,}'}"
+    return f"{_bytes(done)}{of}" if unit == "bytes" else f"{int(done):,}{of} {unit}"
+
+
+def pace(per_second: float | None, unit: str) -> str:
+    """How fast it goes, for example `312/s`, `4.1 MiB/s`, or `8.2 s each` where one takes long; empty when not known."""
+    if not per_second:
+        return ""
+    if unit == "bytes":
+        return f"{_bytes(per_second)}/s"
+    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, for example `1:07`; hours before them where there are any."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
 def _number(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-class Bars:
-    """Live bars, by rich."""
+def _bytes(size: float) -> str:
+    from curate.catalog.status import human_bytes  # loads the database, which --help need not wait for
 
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Live
-
-        self.live = Live(
-            TextColumn("{task.description:>18}", markup=False),
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[facts]}", style="dim", markup=False),
-            console=Console(stderr=True),
-        )
-        self._ids: dict[str, TaskID] = {}
-
-    def start(self, task: str, total: int | None, unit: str) -> None:
-        """Adds a bar, or begins an old one again."""
-        if task in self._ids:
-            self.live.remove_task(self._ids[task])
-        self._ids[task] = self.live.add_task(task, total=total, unit=unit, facts="")
-
-    def advance(self, task: str, n: int = 1, **facts: object) -> None:
-        """Moves a bar."""
-        if facts:
-            self.live.update(self._ids[task], advance=n, facts=shown(facts))
-        else:
-            self.live.advance(self._ids[task], n)
-
-    def finish(self, task: str) -> None:
-        """Fills a bar whose total nobody knew, and stops its clock."""
-        one = self.live.tasks[self.live.task_ids.index(self._ids[task])]
-        self.live.update(one.id, total=one.total if one.total is not None else one.completed)
-        self.live.stop_task(one.id)
+    return human_bytes(size)
 
 
 @dataclass
@@ -92,8 +79,7 @@ class _Line:
 
     def text(self, task: str) -> str:
         """For example `fetch: 12 of 40 parts, 31 s  ok 9,120`."""
-        of = f" of {self.total:,}" if self.total is not None else ""
-        return f"{task}: {self.done:,}{of} {self.unit}, {time.monotonic() - self.begun:.0f} s  {shown(self.facts)}".rstrip()
+        return f"{task}: {amount(self.done, self.total, self.unit)}, {time.monotonic() - self.begun:.0f} s  {shown(self.facts)}".rstrip()
 
 
 class Lines:

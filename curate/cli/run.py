@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from curate.cli.options import overrides_argument
-from curate.cli.output import say, say_report
+from curate.cli.output import say
 from curate.cli.progress import display
-
-if TYPE_CHECKING:
-    from curate.recipe import Job
+from curate.cli.summary import say_demo, say_run
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-WHERE = """Look around:
-  open {pool}/report/index.html
-  curate sql {pool} "SELECT reason, count(*) FROM samples GROUP BY ALL"
-  curate verify {pool}
-Shards are in {pool}/shards, models in {pool}/models, and what the web server was asked in {log}."""
 CORPORA = ["auto", "openclipart", "scenes"]
 
 
@@ -40,15 +32,11 @@ def demo(pool: Path, corpus: str, size: str, overrides: tuple[str, ...]) -> None
       curate demo --pool /tmp/demo
       curate demo --corpus scenes --size small
     """
-    import curate
     from curate.demo.run import run_demo
 
     with display() as progress:
         report = run_demo(pool, corpus, size, overrides, progress)
-    click.echo(report.note, err=True) if report.note else None
-    _say_job(report.job)
-    click.echo(f"\n{curate.open(str(pool)).funnel().text()}")
-    click.echo(WHERE.format(pool=pool, log=report.server_log))
+    say_demo(report)
 
 
 @click.command()
@@ -100,11 +88,4 @@ def run(recipe: str, pool: Path, engine: str | None, only: str | None, start: st
     chosen = [f"engine={engine}"] if engine else []
     with display() as progress:
         job = run_recipe(load_recipe(recipe), pool, [*chosen, *overrides], only, start, progress)
-    _say_job(job)
-
-
-def _say_job(job: Job) -> None:
-    """Prints what each step found, and how long it took."""
-    for step, report in job.reports.items():
-        click.secho(f"{step}  {job.seconds.get(step, 0):.0f} s", bold=True)
-        say_report(report)
+    say_run(job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from curate.cli.options import format_option, overrides_argument, pool_argument, split_name
-from curate.cli.output import say, say_report
+from curate.cli.output import say
 from curate.cli.progress import display
 
 
@@ -34,7 +34,7 @@ def score(pool: str, name: str | None, model: str | None, weights: str | None, o
         changes["name"] = name
     with display() as progress:
         report = curate.open(pool, progress).score(model=model, weights=weights, **changes)
-    say_report(report)
+    say(report)
 
 
 @click.command()
@@ -55,7 +55,7 @@ def dedupe(pool: str, overrides: tuple[str, ...]) -> None:
 
     with display() as progress:
         report = curate.open(pool, progress).dedupe(**values(overrides))
-    say_report(report)
+    say(report)
 
 
 @click.command("filter")
@@ -85,7 +85,7 @@ def filter_(pool: str, policy: str | None, overrides: tuple[str, ...], where: st
     name, changes = split_name(policy, overrides)
     with display() as progress:
         report = curate.open(pool, progress).filter(name or "", where=where or "", preview=preview, **values(changes))
-    say(report, form) if form == "json" else say_report(report)
+    say(report, form)
 
 
 @click.command()
@@ -110,4 +110,4 @@ def pack(pool: str, subset: str | None, overrides: tuple[str, ...]) -> None:
     name, changes = split_name(subset, overrides)
     with display() as progress:
         report = curate.open(pool, progress).pack(name, **values(changes))
-    say_report(report)
+    say(report)

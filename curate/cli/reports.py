@@ -1,0 +1,142 @@
+"""What a step found, in sentences for people; each function returns lines for one kind of report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from curate.dedupe.pictures import DedupeReport
+    from curate.filter.decide import FilterReport
+    from curate.learn import EvaluateReport
+    from curate.plan.plan import PlanReport
+    from curate.plan.prefilter import PrefilterReport
+    from curate.run import PhaseReport
+    from curate.shards.pack import PackReport
+    from curate.train.loop import TrainReport
+
+SHOWN_REASONS = 4
+
+
+def sentences(report: object) -> list[str] | None:
+    """What a report says, in lines; None for a kind that nobody described here."""
+    told = TOLD.get(type(report).__name__)
+    return told(report) if told else None
+
+
+def _plan(report: PlanReport) -> list[str]:
+    sampled = f" of {report.listed:,} listed" if report.rows != report.listed else ""
+    before = "" if report.is_new else " (as before)"
+    refused = {reason: rows for reason, rows in report.reasons.items() if reason != "ok"}
+    return [
+        f"{counted(report.rows, 'row')}{sampled} in {counted(report.parts, 'part')}{before}; columns: {report.mapping}",
+        *([f"{sum(refused.values()):,} refused: {_by_reason(refused)}"] if refused else []),
+    ]
+
+
+def _prefilter(report: PrefilterReport) -> list[str]:
+    refused = f"{report.refused:,} are not" if report.refused else "none is refused"
+    return [f"{report.passed:,} rows may be requested, {refused}{'' if report.parts_changed else ' (as before)'}"]
+
+
+def _phase(report: PhaseReport) -> list[str]:
+    if not report.parts:
+        return [f"nothing new: all {counted(report.skipped, 'part')} were done" if report.skipped else "nothing to do"]
+    good = report.reasons.get("ok", 0)
+    others = {reason: rows for reason, rows in report.reasons.items() if reason != "ok" and rows}
+    without = f", {sum(others.values()):,} without: {_by_reason(others)}" if others else ""
+    skipped = f"; {counted(report.skipped, 'part')} had been done" if report.skipped else ""
+    return [f"{good:,} rows with an image{without}{skipped}", *_counted_work(report)]
+
+
+def _counted_work(report: PhaseReport) -> list[str]:
+    """Requests or model calls: what a phase costs, and how fast it went."""
+    counts, seconds = report.counters, max(report.seconds, 1e-9)
+    if "requests" in counts:
+        from curate.catalog.status import human_bytes
+
+        requests = int(counts["requests"])
+        return [f"{counted(requests, 'request')} for {int(counts['urls']):,} URLs, {human_bytes(counts['bytes_read'])} read"]
+    if "images" in counts:
+        return [f"{int(counts['images']):,} images decoded once each, {int(counts['images']) / seconds:,.0f} a second"]
+    return []
+
+
+def _training(report: TrainReport) -> list[str]:
+    """Where the model is and how it went; the history of losses is in its folder."""
+    step_seconds = report.samples_seen / max(1, report.steps) / max(report.samples_per_second, 1e-9)
+    each = f"{step_seconds:.2f} s" if step_seconds >= 1 else f"{1000 * step_seconds:.0f} ms"
+    speed = f", {each} a step ({report.samples_per_second:,.0f} samples a second)" if report.samples_per_second else ""
+    first, last = report.loss_history[0], report.loss_history[-1]
+    return [f"{report.path}: {counted(report.steps, 'step')}, {report.samples_seen:,} samples seen, loss {first:.2f} → {last:.3f}{speed}"]
+
+
+def _dedupe(report: DedupeReport) -> list[str]:
+    before = "" if report.recomputed else " (as before)"
+    pairs = f"{report.exact_pairs:,} pairs have equal bytes, {report.perceptual_pairs:,} look alike"
+    return [f"{report.grouped_rows:,} of {report.rows:,} pictures in {counted(report.groups, 'group')} of copies{before}; {pairs}"]
+
+
+def _filter(report: FilterReport) -> list[str]:
+    """What a policy makes of a pool: its cuts, and rows dropped by each rule first, alone and only."""
+    subset = report.subset
+    how = " (preview: nothing was written)" if report.preview else " (as before)" if report.unchanged else ""
+    lines = [f"{subset.name}: {subset.kept:,} of {subset.rows:,} rows kept{how}"]
+    lines += [f"  {subset.refused:,} had a reason before, {subset.pending:,} are pending"]
+    for cut in subset.cuts:
+        lines.append(f"  {cut.parameter} = {cut.cut:.4f}: keeps {cut.kept:,} of {cut.of:,} {cut.denominator} ({cut.fraction:.1%})")
+    width = max((len(name) for name in subset.rules), default=4)
+    lines.append(f"  {'rule':<{width}} {'first':>10} {'alone':>10} {'only':>10}")
+    for name, counts in subset.rules.items():
+        lines.append(f"  {name:<{width}} {counts.first:>10,} {counts.alone:>10,} {counts.only:>10,}")
+    return lines
+
+
+def _pack(report: PackReport) -> list[str]:
+    from curate.catalog.status import human_bytes
+
+    before = " (as before)" if report.unchanged else ""
+    what = f"{counted(report.samples, 'sample')} in {counted(report.shards, 'shard')}, {human_bytes(report.bytes)}{before}: {report.folder}"
+    train = [f"with open_clip:  {report.train_command}"] if report.train_command else []
+    return [what, *train]
+
+
+def _page(page: Path) -> list[str]:
+    return [f"open {page}"]
+
+
+def _evaluation(report: EvaluateReport) -> list[str]:
+    """What was measured, with the 95 % interval of each figure."""
+    width = max((len(f"{found.task} {found.metric}") for found in report.measurements), default=0)
+    lines = [f"{report.model}{' (measured before)' if report.unchanged else ''}"]
+    for found in report.measurements:
+        interval = f"95 % interval {found.low:.3f} to {found.high:.3f}, {found.samples:,} samples"
+        lines.append(f"  {f'{found.task} {found.metric}':<{width}}  {found.value:.3f}  ({interval})")
+    return lines
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 part`, `2 parts`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _by_reason(reasons: Mapping[str, int]) -> str:
+    """The most frequent reasons, for example `http_not_found 12, timeout_total 3, and 4 for others`."""
+    ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{reason} {rows:,}" for reason, rows in ranked[:SHOWN_REASONS]]
+    rest = sum(rows for _, rows in ranked[SHOWN_REASONS:])
+    return ", ".join([*named, *([f"{rest:,} for others"] if rest else [])])
+
+
+TOLD: dict[str, Callable[[Any], list[str]]] = {
+    "PlanReport": _plan,
+    "PrefilterReport": _prefilter,
+    "PhaseReport": _phase,
+    "TrainReport": _training,
+    "DedupeReport": _dedupe,
+    "FilterReport": _filter,
+    "PackReport": _pack,
+    "PosixPath": _page,
+    "EvaluateReport": _evaluation,
+}
