@@ -44,6 +44,7 @@ class FitSettings(Settings):
     enabled: bool = False
     name: str = "own"  # folder below models/ of the pool
     train: str = "demo_clip"  # name of a file in conf/train
+    samples_seen: int | None = None  # instead of that file's
 
 
 class ReportSettings(Settings):

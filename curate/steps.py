@@ -56,7 +56,8 @@ def fit(job: Job) -> None:
         return
     if clip is None or clip.reserve is None:
         raise UsageError("fit.enabled needs score.clip.reserve: the rows to train on, which the model then does not score")
-    how = build(TrainSettings, compose("ingest", [f"train={said.train}"])["train"])
+    length = [] if said.samples_seen is None else [f"train.samples_seen={said.samples_seen}"]
+    how = build(TrainSettings, compose("ingest", [f"train={said.train}", *length])["train"])
     source = reserved_rows(job.pool, clip.reserve, how.seed)
     job.reports["fit"] = run_training(source, how, _model(job, said.name), job.progress)
 
