@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from curate.dedupe.candidates import distinct_nodes, matching_nodes
 from curate.dedupe.colour import Grids
@@ -105,6 +103,9 @@ def _oriented(pairs: Evidence) -> Evidence:
 
 
 def _components(count: int, pairs: Evidence) -> Indices:
+    from scipy.sparse import coo_array  # slow to load, and most commands on a pool group nothing
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(pairs.first), np.bool_), (pairs.first, pairs.second)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64) if count else np.zeros(0, np.int64)
 
