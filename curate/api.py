@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 
 PRETRAINED = "pretrained"
+_LENGTHS = {"epochs", "samples_seen"}  # one of them says how long a training is, so a new one replaces either
 
 
 class Answer:
@@ -156,7 +157,8 @@ class Pool:
 
     def train(self, name: str | None = None, subset: str | None = None, where: str | None = None, **changes: Any) -> TrainReport:
         """Trains a model into POOL/models/<name>, on packed shards or on the rows that `where` selects; resumes."""
-        settings = self._settings("train", TrainSettings, changes)
+        stored = {key: value for key, value in self._stored("train").items() if not (key in _LENGTHS and _LENGTHS & changes.keys())}
+        settings = build(TrainSettings, merged(stored, changes))
         source = self.dataset(where, seed=settings.seed) if where else ShardReader(self._shards(subset), seed=settings.seed)
         from curate.train.loop import train  # loads torch, which a wrong call need not wait for
 

@@ -207,7 +207,8 @@ def _shown(file: Path) -> str:
 
 
 def _explain(error: ValidationError, model: type[BaseModel], origins: Mapping[str, str]) -> str:
-    first, *others = error.errors(include_url=False)
+    found = error.errors(include_url=False)
+    first, *others = sorted(found, key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key explains one that is missing
     steps = [str(step) for step in first["loc"]]
     key, origin = ".".join(steps), _origin(".".join(steps), origins)
     more = f" ({len(others)} more)" if others else ""

@@ -96,13 +96,16 @@ def _phase_of(table: str) -> str:
 def _sentence(connection: duckdb.DuckDBPyConnection, table: str, facts: Mapping[str, Any]) -> str:
     phase, name = _phase_of(table), table.split("_", 1)[-1]
     if table == "telemetry_fetch":
-        return f"{facts['attempts']} requests, {facts['bytes_read'] or 0:,} bytes, done {facts['finished_at']}" if facts["attempts"] else ""
+        requests = f"{facts['attempts']} request{'' if facts['attempts'] == 1 else 's'}"
+        return f"{requests}, {facts['bytes_read'] or 0:,} bytes, done {facts['finished_at']}" if facts["attempts"] else ""
     if phase == "prefilter":
         return "passed" if facts["keep"] else "refused" + _because(facts["reason"])
     if phase == "fetch":
         return _fetch_sentence(facts)
     if phase == "score":
-        scores = [f"{key} {_short(value)}" for key, value in facts.items() if value is not None and key not in _QUIET]
+        scores = [
+            f"{key} {_short(value)}" for key, value in facts.items() if not (value is None or isinstance(value, bytes) or key in _QUIET)
+        ]
         return f"{name}: {', '.join(scores) or 'nothing'}" + _because(facts["reason"])
     if phase == "dedupe":
         return _group_sentence(connection, table, facts)

@@ -60,5 +60,5 @@ def evaluate(pool: str, model: str | None, data: str | None, overrides: tuple[st
 
     name, changes = split_name(model, overrides)
     with display() as progress:
-        report = curate.open(pool, progress).evaluate(name, data, **values(changes))
+        report = curate.open(pool, progress).evaluate(name, **values(changes) | ({"data": data} if data else {}))
     say(report, form)

@@ -30,7 +30,7 @@ def _plan(report: PlanReport) -> list[str]:
     before = "" if report.is_new else " (as before)"
     refused = {reason: rows for reason, rows in report.reasons.items() if reason != "ok"}
     return [
-        f"{counted(report.rows, 'row')}{sampled} in {counted(report.parts, 'part')}{before}; columns: {report.mapping}",
+        f"{counted(report.rows, 'row')}{sampled} in {counted(report.parts, 'part')}{before}; {report.mapping}",
         *([f"{sum(refused.values()):,} refused: {_by_reason(refused)}"] if refused else []),
     ]
 
