@@ -38,7 +38,7 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
 CODEC_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError, RuntimeError,
-    struct.error, zlib.error, cv2.error,
+    struct.error, zlib.error, cv2.error, Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow, OpenCV and simplejpeg raise on damaged files."""
 
@@ -198,12 +198,14 @@ def _decode_stored(data: bytes, found: Header, wanted: tuple[int, int] | None) -
             if "remature end" in str(error):
                 raise
             # libjpeg also warns of harmless things, such as stray bytes between segments; Pillow tells them apart
-    return _decode_with_pillow(data, found.format, wanted)
+    return _decode_with_pillow(data, found, wanted)
 
 
-def _decode_with_pillow(data: bytes, name: str, wanted: tuple[int, int] | None) -> Rgb:
-    with Image.open(io.BytesIO(data), formats=[name]) as image:
-        if name == "jpeg" and wanted is not None:
+def _decode_with_pillow(data: bytes, found: Header, wanted: tuple[int, int] | None) -> Rgb:
+    with Image.open(io.BytesIO(data), formats=[found.format]) as image:
+        if image.width * image.height > found.width * found.height:  # a second header contradicts the one that was checked
+            raise MediaError("too_many_pixels", found)
+        if found.format == "jpeg" and wanted is not None:
             image.draft(None, wanted)
         image.load()
         return _flat_rgb(image)

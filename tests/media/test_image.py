@@ -218,10 +218,11 @@ def test_damage_ends_in_a_reason() -> None:
                 assert error.reason in REASONS
 
 
-def bomb(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
+
+def bomb(width: int, height: int) -> bytes:
     press = zlib.compressobj(9)
     body = b"".join(press.compress(bytes(1 + width // 8)) for _ in range(height)) + press.flush()
     return (
@@ -245,6 +246,24 @@ def test_bombs_are_refused_before_they_are_decoded() -> None:
         decode_rgb(file_of(photo(100, 100)), max_pixels=9_999)
     with pytest.raises(MediaError, match="too_many_pixels"):
         stored(file_of(photo(300, 20)), max_side=299)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [12_000, 20_000])  # above curate's cap, and above the size at which Pillow itself refuses
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_second_header_hides_no_bomb(kind: str, side: int) -> None:
+    data = file_of(photo(64, 64), kind)
+    if kind == "JPEG":
+        start = data.index(b"\xff\xc0")
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        second = data[start : start + 5] + struct.pack(">HH", side, side) + data[start + 9 : end]
+    else:
+        end = 33
+        second = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(MediaError, match="too_many_pixels"):
+        stored(data[:end] + second + data[end:])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # kB
 
 
 def test_exif_is_json_of_bounded_size() -> None:
