@@ -116,7 +116,10 @@ def judge(
         )
         _whole(connection, policy)
     with _errors(connection, policy, "representative"):
-        connection.execute(_verdicts_sql(connection, policy.representative, groups, unscored))
+        verdicts = _verdicts_sql(connection, policy.representative, groups, unscored)
+        if len(connection.extract_statements(verdicts)) != 1:  # a COPY smuggled in could write to the pool's own files
+            raise SettingsError(f"{policy.origin}: representative is an ORDER BY list, not statements")
+        connection.execute(verdicts)
 
 
 def _tied(rule: str) -> str:

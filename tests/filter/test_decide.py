@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from curate.catalog.views import connect
-from curate.errors import IdentityError
+from curate.errors import IdentityError, SettingsError
 from curate.filter.decide import FilterReport, filter_pool, preview
 from curate.filter.settings import FilterSettings
 from curate.lease import claim
@@ -224,3 +224,14 @@ def test_decisions_are_row_aligned_and_a_plain_delta_reader_sees_them(tmp_path: 
     with connect(pool) as connection:
         fates = dict(connection.execute("SELECT fate, count(*) FROM samples GROUP BY fate").fetchall())
     assert fates["kept"] == subset.kept and sum(fates.values()) == subset.rows
+
+
+def test_a_representative_order_is_no_place_for_statements(tmp_path: Path) -> None:
+    """DuckDB may write to the files that it may read: a policy from elsewhere must not overwrite the pool's."""
+    pool = pools.build(tmp_path / "pool", random_parts(1))
+    victim = Path(pool.snapshot("rows").paths()[0])
+    before = victim.read_bytes()
+    copy = f"COPY (SELECT 1) TO '{victim}' (FORMAT parquet, USE_TMP_FILE false)"
+    with pytest.raises(SettingsError, match="representative"):
+        apply(pool, where="true", representative=f"sample_id) > 1 AS beaten FROM judged) SELECT 1; {copy}; --")
+    assert victim.read_bytes() == before
