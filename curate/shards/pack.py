@@ -91,8 +91,8 @@ class _Packing:
         self.pool, self.run, self.sources, self.settings, self.progress = pool, run, sources, settings, progress
         self.name = sources.subset.name
         self.folder = pool.path / "shards" / self.name
-        self.staging = pool.path / "tmp" / f"pack-{self.name}"
-        self.aside = pool.path / "tmp" / f"packed-{self.name}"
+        # Named for this process: a run that was replaced while it slept must not touch its successor's files.
+        self.staging, self.spill, self.aside = (pool.temporary(f".{what}-{self.name}") for what in ("pack", "spill", "packed"))
         self.scores = sources.score_columns()
         choices = settings.model_dump_json(exclude={"partial", "shards_in_memory"})
         # The subset's name stands in front, so that the table's files can be told apart without opening them.
@@ -113,10 +113,7 @@ class _Packing:
 
     def write(self) -> ShardIndex:
         """Writes everything beside the pool's view, then moves it into place and commits the table."""
-        for leftover in (self.staging, self.aside):  # of a run that was killed; this one holds the table's lease
-            shutil.rmtree(leftover, ignore_errors=True)
-        spill = self.staging.with_name(f"spill-{self.name}")
-        shutil.rmtree(spill, ignore_errors=True)
+        spill = self.spill
         for folder in (self.staging, spill):
             folder.mkdir(parents=True)
         try:

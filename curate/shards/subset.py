@@ -74,12 +74,15 @@ def subsets(pool: Pool) -> list[str]:
 def read_subset(pool: Pool, name: str) -> Subset:
     """Reads a subset. Raises UsageError when there is none of that name."""
     try:
-        return Subset.model_validate_json(subset_path(pool, name).read_text())
+        subset = Subset.model_validate_json(subset_path(pool, name).read_text())
     except FileNotFoundError:
         offered = nearest(name, subsets(pool)) or f"; there are {', '.join(subsets(pool)) or 'none: apply a policy first'}"
         raise UsageError(f"the pool has no subset {name!r}{offered}") from None
     except ValidationError:
         raise UsageError(f"subset {name!r} was written by another version of curate: apply its policy again") from None
+    if subset.name != name or "/" in name:  # its name becomes a folder's
+        raise UsageError(f"subset {name!r} is not what its file says ({subset.name!r}): apply its policy again")
+    return subset
 
 
 def write_subset(pool: Pool, subset: Subset) -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from curate.errors import AccountingError, UsageError
+from curate.errors import AccountingError, Fenced, UsageError
 from curate.filter.decide import filter_pool
 from curate.filter.settings import FilterSettings
 from curate.lease import claim
@@ -246,7 +246,20 @@ def test_a_killed_packing_leaves_nothing_half_done(pool: Pool) -> None:
     assert died.returncode == -9 and not (pool.path / "shards").exists()
     assert pool.snapshot("shards").files == ()
     assert packed(pool).samples == 25
-    assert not list((pool.path / "tmp").glob("pack*"))
+    assert not [path for path in (pool.path / "tmp").iterdir() if path.is_dir()]
+
+
+def test_a_packer_that_was_replaced_leaves_its_successors_files_alone(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken_over(*_: object) -> None:
+        assert packed(pool).samples == 25
+        raise Fenced("a newer run took over")
+
+    with monkeypatch.context() as patched, claim(pool, {}) as run:
+        patched.setattr(run, "check", taken_over)
+        patched.setattr("curate.lease._refuse_when_live", lambda *_: None)
+        with pytest.raises(Fenced):
+            pack(pool, run, "mine", PackSettings(shard_samples=10))
+    assert packed(pool).unchanged
 
 
 def test_images_are_still_images(pool: Pool) -> None:
