@@ -133,9 +133,9 @@ class _Waves:
             self.flush()
 
     def flush(self) -> None:
-        """Commits the phase's own table first: it is the one that says what is done."""
+        """Commits the phase's own table last: it says that a part is done, so all else of the part must be there by then."""
         files, self.waiting, self.parts = self.waiting, [], 0
         self.run.check()
-        for table in sorted({file.table for file in files}, key=lambda name: name != self.table):
+        for table in sorted({file.table for file in files}, key=lambda name: name == self.table):
             self.run.add(table, schemas.table(table))
             self.run.commit(table, [file for file in files if file.table == table])

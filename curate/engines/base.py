@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pydantic import Field
+
 from curate.settings import Settings
 from curate.stage import PartReport, PartTask, Phase
 
@@ -22,13 +24,13 @@ class EngineSettings(Settings):
     """How the work is spread over this machine or a cluster."""
 
     name: str = "local"
-    workers: int = 0  # processes; 0 means one for each core
-    threads_per_worker: int = 1  # of BLAS and torch; part of what makes scores repeatable
-    tries: int = 3  # of a part whose worker died
-    part_seconds: float = 3600.0  # a worker that needs longer for one part is taken for hung and replaced
-    lease_seconds: float = 10.0  # silence after which another run may take this one's place
-    wave_parts: int = 256  # parts that are committed together at most
-    wave_seconds: float = 30.0  # a finished part waits at most this long for its commit
+    workers: int = Field(default=0, ge=0)  # processes; 0 means one for each core
+    threads_per_worker: int = Field(default=1, ge=1)  # of BLAS and torch; part of what makes scores repeatable
+    tries: int = Field(default=3, ge=1)  # of a part whose worker died
+    part_seconds: float = Field(default=3600.0, gt=0)  # a worker that needs longer for one part is taken for hung and replaced
+    lease_seconds: float = Field(default=10.0, ge=1)  # silence after which another run may take this one's place
+    wave_parts: int = Field(default=256, ge=1)  # parts that are committed together at most
+    wave_seconds: float = Field(default=30.0, ge=0)  # a finished part waits at most this long for its commit
 
 
 class Engine(Protocol):
