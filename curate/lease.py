@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -157,7 +158,8 @@ class _Claim:
 
     def beat(self) -> None:
         if self._is_mine():
-            os.utime(self.lease)
+            with suppress(FileNotFoundError):  # given back in this very moment
+                os.utime(self.lease)
 
     def release(self) -> None:
         if self._is_mine():
@@ -222,12 +224,17 @@ def _table(pool: Pool, table: str, schema: pa.Schema) -> DeltaTable:
         folder.mkdir(parents=True, exist_ok=True)
         plain = pa.schema([pa.field(field.name, field.type, field.nullable) for field in schema])
         DeltaTable.create(str(folder), schema=plain, mode="ignore", name=table)
+        _sync_log(folder / "_delta_log", 0)
+        for made in (folder, folder.parent, folder.parent.parent):
+            sync_folder(made)
     return DeltaTable(str(folder))
 
 
 def _sync_log(log: Path, version: int) -> None:
     """delta-rs leaves its log to the page cache; a power cut must not take a commit back."""
-    sync_file(log / f"{version:020d}.json")
+    checkpoint = [*log.glob(f"{version:020d}.checkpoint*"), *log.glob("_last_checkpoint")]  # readers begin there: it must be whole
+    for path in (log / f"{version:020d}.json", *checkpoint):
+        sync_file(path)
     sync_folder(log)
 
 
@@ -236,4 +243,4 @@ def _remove_leftovers(pool: Pool) -> None:
     for path in (pool.path / "tmp").glob(f"{socket.gethostname()}.*"):
         pid = path.name.removeprefix(f"{socket.gethostname()}.").split(".", 1)[0]
         if pid.isdigit() and not _started(int(pid)):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -87,12 +87,19 @@ class Pool:
             return cls.open(folder)
         if "%" in str(folder):  # delta-rs decodes percent signs in local paths and then finds nothing
             raise UsageError(f"{folder} has a percent sign in its path, which Delta readers take for an escape: name another folder")
-        if folder.is_dir() and any(child.name != "tmp" for child in folder.iterdir()):
+        if set("*?") & set(str(folder)):  # DuckDB would read the files of every folder that matches
+            raise UsageError(f"{folder} has a * or ? in its path, which DuckDB takes for a pattern: name another folder")
+        if (
+            folder.is_dir()
+            and not all(_may_stand_in_a_new_pool(child.name) for child in folder.iterdir())
+            and not (folder / "pool.json").exists()
+        ):
             raise UsageError(f"{path} is not empty and not a pool: name a new folder")
         with _disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_atomically(folder / "pool.json", json.dumps({"format": FORMAT}).encode())  # first: with it, what else is missing is made
             for child in ("tables", "documents", "leases", "tmp"):
-                (folder / child).mkdir(parents=True, exist_ok=True)
-            _write_atomically(folder / "pool.json", json.dumps({"format": FORMAT}).encode())
+                (folder / child).mkdir(exist_ok=True)
         return cls(folder)
 
     @classmethod
@@ -185,6 +192,11 @@ class Pool:
         except FileNotFoundError:
             return None
         return dict(found)
+
+
+def _may_stand_in_a_new_pool(name: str) -> bool:
+    """What an earlier call that was killed may have left."""
+    return name in ("tmp", "pool.json") or name.startswith(".pool.json.")
 
 
 # -- durable small things

@@ -160,3 +160,17 @@ def test_unpublished_files_of_dead_processes_are_removed(pool: Pool) -> None:
     mine.write_text("x")
     with claim(pool, {"rows": ROWS}):
         assert not dead.exists() and mine.exists()
+
+
+def test_what_readers_begin_with_is_synced(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new table's first log file holds its schema; a checkpoint stands in for all the log before it."""
+    synced: set[str] = set()
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.add(Path(os.readlink(f"/proc/self/fd/{fd}")).name), real(fd))[1])
+    with claim(pool, {"rows": ROWS}) as run:
+        assert {f"{0:020d}.json", "rows", "tables"} <= synced
+        for turn in range(101):
+            run.commit("rows", [pool.write_part("rows", 0, pa.table({"row": pa.array([turn], pa.int32())}), "b")])
+    log = pool.table_folder("rows") / "_delta_log"
+    beginnings = {path.name for path in (*log.glob("*.checkpoint*"), log / "_last_checkpoint")}
+    assert len(beginnings) >= 2 and beginnings <= synced

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,6 +46,19 @@ def test_create_opens_an_existing_pool_and_refuses_a_folder_of_other_things(tmp_
 def test_a_path_that_delta_readers_misread_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="percent sign"):
         Pool.create(tmp_path / "100%25")
+
+
+@pytest.mark.parametrize("sign", ["*", "?"])
+def test_a_path_that_duckdb_takes_for_a_pattern_is_refused(tmp_path: Path, sign: str) -> None:
+    with pytest.raises(UsageError, match="pattern"):
+        Pool.create(tmp_path / f"pool{sign}")
+
+
+def test_a_pool_whose_making_was_killed_is_made_by_the_same_call(tmp_path: Path) -> None:
+    code = "import os, sys; from curate import store; store.os.replace = lambda *_: os.kill(os.getpid(), 9); store.Pool.create(sys.argv[1])"
+    died = subprocess.run([sys.executable, "-c", code, str(tmp_path / "pool")], check=False)
+    assert died.returncode == -9 and not (tmp_path / "pool" / "pool.json").exists()
+    assert Pool.create(tmp_path / "pool").tables() == []
 
 
 def test_a_newer_format_is_refused(pool: Pool) -> None:
