@@ -47,7 +47,10 @@ def _content_named(pool: Pool) -> Iterator[Path]:
 
 
 def check_images(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot], deep: bool) -> None:
-    """Rows with an image ↔ images in part tars, one to one up to rows that share a URL, with the recorded sha256."""
+    """Rows with an image ↔ images in part tars, one to one up to rows that share a URL, with the recorded sha256.
+
+    Images of rows that a later, tighter prefilter refuses stay in their tar and are no offence.
+    """
     if "fetched" not in snapshots:
         return
     listed: dict[str, set[int]] = {}
@@ -61,14 +64,21 @@ def check_images(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot], de
             offender = _image_offender(pool, line, tars, check, deep)
             check.require(not offender, f"{where}: {offender}")
             listed.setdefault(str(line["tar_file"]), set()).add(int(line["tar_offset"] or -1))
+        refused = _refused(snapshots, part, lines)
         for tar_file, found in tars.items():
-            _check_unlisted(check, tar_file, found, listed.get(tar_file, set()))
+            _check_unlisted(check, tar_file, found, listed.get(tar_file, set()), refused)
 
 
 def _fetched_lines(snapshots: Mapping[str, Snapshot]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     columns = ["row", "reason", "image_sha256", "tar_file", "tar_offset", "tar_size"]
     for file in snapshots["fetched"].files:
         yield file.part, pq.read_table(snapshots["fetched"].folder / file.path, columns=columns, partitioning=None).to_pylist()
+
+
+def _refused(snapshots: Mapping[str, Snapshot], part: int, lines: list[dict[str, Any]]) -> set[str]:
+    """Names under which rows that the prefilter refuses now may have been stored before."""
+    rows = [line["row"] for line in lines if line["reason"] == "prefilter"]
+    return set(snapshots["rows"].read(["sample_id"], [part])["sample_id"].take(rows).to_pylist()) if rows else set()
 
 
 def _image_offender(pool: Pool, line: Mapping[str, Any], tars: dict[str, dict[int, Member]], check: Check, deep: bool) -> str:
@@ -101,10 +111,10 @@ def _sha256_at(path: Path, member: Member) -> str:
         return hashlib.sha256(stream.read(member.size)).hexdigest()
 
 
-def _check_unlisted(check: Check, tar_file: str, found: Mapping[int, Member], listed: set[int]) -> None:
+def _check_unlisted(check: Check, tar_file: str, found: Mapping[int, Member], listed: set[int], refused: set[str]) -> None:
     for offset, member in found.items():
         if not member.name.endswith(_TEXT_MEMBERS):
-            check.require(offset in listed, f"{tar_file}: {member.name} belongs to no row")
+            check.require(offset in listed or member.name.partition(".")[0] in refused, f"{tar_file}: {member.name} belongs to no row")
 
 
 # -- embeddings

@@ -42,6 +42,15 @@ def test_a_pool_that_is_not_finished_is_sound(tmp_path: Path) -> None:
     assert broken(pool) == {}
 
 
+def test_images_of_rows_that_a_tighter_prefilter_refuses_may_stay(tmp_path: Path) -> None:
+    pool = pools.build(tmp_path / "pool", policy=None)
+    lines = pool.snapshot("fetched").read(parts=[0]).to_pylist()
+    lines[0] |= dict.fromkeys(lines[0].keys() - {"part", "row", "basis"}) | {"reason": "prefilter"}
+    schema = pool.snapshot("fetched").schema
+    pools.replace_part(pool, "fetched", 0, pa.Table.from_pylist(lines, schema=schema), schema)
+    assert broken(pool) == {}
+
+
 # -- tables
 
 
