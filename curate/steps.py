@@ -12,7 +12,7 @@ from curate.recipe import Job
 from curate.run import PhaseReport, run_phase
 from curate.score.settings import ScoreSettings
 from curate.settings import build, compose
-from curate.stage import Phase
+from curate.stage import Phase, fingerprint
 from curate.train.settings import TrainSettings
 
 PRETRAINED = "pretrained"  # folder below models/ of the pool
@@ -58,8 +58,12 @@ def fit(job: Job) -> None:
         raise UsageError("fit.enabled needs score.clip.reserve: the rows to train on, which the model then does not score")
     length = [] if said.samples_seen is None else [f"train.samples_seen={said.samples_seen}"]
     how = build(TrainSettings, compose("ingest", [f"train={said.train}", *length])["train"])
-    source = reserved_rows(job.pool, clip.reserve, how.seed)
-    job.reports["fit"] = run_training(source, how, _model(job, said.name), job.progress)
+    folder, document = _model(job, said.name), f"fitted_{said.name}"
+    done = {"identity": fingerprint(how.identity(), clip.reserve.model_dump_json())}
+    if job.pool.read_document(document) == done and folder.is_dir():
+        return  # fitted once: rows that come later must not change the scores of those that are there
+    job.reports["fit"] = run_training(reserved_rows(job.pool, clip.reserve, how.seed), how, folder, job.progress)
+    job.pool.write_document(document, done)
 
 
 def score(job: Job) -> None:
