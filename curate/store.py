@@ -36,6 +36,8 @@ from curate.errors import LocalFault, SchemaError, UsageError
 from curate.stage import PartFile
 
 FORMAT = 1
+CURRENT = "current"
+"""Name of the document that tells which policy and which CLIP column the pool's owner looks at."""
 ROW_GROUP_ROWS = 122_880  # DuckDB reads a row group per thread and wants at least this many rows in one
 
 

@@ -19,13 +19,10 @@ from curate import schema as schemas
 from curate.catalog.subsets import read_subset
 from curate.errors import REASONS, UsageError
 from curate.schema import KEY, SOURCE_PREFIX, nearest, resources
-from curate.store import Pool, Snapshot
+from curate.store import CURRENT, Pool, Snapshot
 
 NO_POLICY = ""
 """Given as `policy`: join no decisions but the prefilter's, so that every row with a score is still undecided."""
-
-CURRENT = "current"
-"""Name of the document that tells which policy and which CLIP column the pool's owner looks at."""
 
 _ALWAYS = ("rows", "decisions_prefilter", "fetched")
 _HIDDEN = ("part", "row", "basis", "reason")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema as schemas
-from curate.catalog.views import CURRENT, NO_POLICY, connect, current_clip_column, pin
+from curate.catalog.views import NO_POLICY, connect, current_clip_column, pin
 from curate.errors import AccountingError, IdentityError, SettingsError, UsageError
 from curate.filter import judge as judging
 from curate.filter.condition import from_condition, names_read
@@ -24,7 +24,7 @@ from curate.progress import Progress, Silent
 from curate.schema import nearest
 from curate.shards.subset import CutOutcome, Subset, read_subset, subset_path, write_subset
 from curate.stage import PartFile, fingerprint
-from curate.store import Pool, Snapshot
+from curate.store import CURRENT, Pool, Snapshot
 
 VERSION = 1
 NO_GROUPS = "none"

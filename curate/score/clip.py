@@ -100,7 +100,10 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def column_name(model: str, weights: str) -> str:
-    """Name of the score column: `clip_<model>_<weights>` in [a-z0-9_]; a folder stands by its name, a hub id in full, twice the same name once."""
+    """Name of the score column: `clip_<model>_<weights>` in [a-z0-9_].
+
+    A folder stands by its name, a hub id in full, twice the same name once.
+    """
     return "_".join(dict.fromkeys(["clip", _plain(model), _plain(weights_label(weights))]))
 
 

@@ -19,7 +19,7 @@ from curate.score.result import PartResult
 from curate.score.scorer import Opened
 from curate.score.settings import ScoreSettings
 from curate.stage import PartReport, PartTask, Resources, fingerprint
-from curate.store import Pool
+from curate.store import CURRENT, Pool
 
 VERSION = 1
 
@@ -80,6 +80,12 @@ class ScorePhase:
                 f"these are {sha256[:12]}): give the new model another name"
             )
 
+    def _name_clip_score(self, pool: Pool) -> None:
+        """A pool's first CLIP column is what `clip_score` means, also when further models have scored it."""
+        current = pool.read_document(CURRENT) or {}
+        if self.settings.clip is not None and "clip_score" not in current:
+            pool.write_document(CURRENT, {**current, "clip_score": self.settings.clip.column})
+
     @contextmanager
     def open(self) -> Iterator[Callable[[PartTask], PartReport]]:
         """Loads the models; yields the function that scores one part."""
@@ -91,6 +97,7 @@ class ScorePhase:
                 pool = Pool.open(task.pool)
                 if task.pool not in recorded:
                     self.record(pool)
+                    self._name_clip_score(pool)
                     recorded.add(task.pool)
                 return self._score_part(opened, pool, task)
 

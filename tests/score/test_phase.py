@@ -68,7 +68,7 @@ def test_values_stand_at_their_rows(pool: Pool, clip_folder: Path) -> None:
     assert table["caption_language"][2] == "de"
     assert table["caption_words"] == [3, None, 3, 1, 1, None, 1]
     assert table["image_aspect"][0] == pytest.approx(4 / 3)
-    assert [value is None for value in table["clip_tiny_tiny"]] == [False, True, False, True, False, True, False]
+    assert [value is None for value in table["clip_tiny"]] == [False, True, False, True, False, True, False]
 
 
 @pytest.mark.parametrize(("image_batch", "decode_threads"), [(1, 1), (2, 3), (256, 2)])
@@ -77,12 +77,19 @@ def test_batches_and_threads_change_no_value(pool: Pool, clip_folder: Path, imag
     for phase in (whole, cut):
         run_phase(pool, phase, phase.schema)
     expected, found = (pool.snapshot(phase.table).read().drop_columns(["basis", "embedding_file"]) for phase in (whole, cut))
-    np.testing.assert_allclose(_scores(expected.column("clip_tiny_tiny")), _scores(found.column("clip_tiny_tiny")), atol=1e-5)
-    assert found.drop_columns(["clip_tiny_tiny"]).equals(expected.drop_columns(["clip_tiny_tiny"]))
+    np.testing.assert_allclose(_scores(expected.column("clip_tiny")), _scores(found.column("clip_tiny")), atol=1e-5)
+    assert found.drop_columns(["clip_tiny"]).equals(expected.drop_columns(["clip_tiny"]))
 
 
 def _scores(column: object) -> np.ndarray:
     return np.array([math.inf if value is None else value for value in column.to_pylist()])  # type: ignore[attr-defined]
+
+
+def test_clip_score_stays_the_first_models(pool: Pool, clip_folder: Path) -> None:
+    for name, model in (("base", "tiny"), ("second", "other")):
+        phase = ScorePhase(ScoreSettings(name=name, clip=ClipScorer(model=model, weights=str(clip_folder))))
+        run_phase(pool, phase, phase.schema)
+    assert pool.read_document("current") == {"clip_score": "clip_tiny"}
 
 
 def test_embeddings_are_row_aligned(pool: Pool, clip_folder: Path) -> None:
@@ -94,7 +101,7 @@ def test_embeddings_are_row_aligned(pool: Pool, clip_folder: Path) -> None:
     assert embeddings.shape == (5, 2, 16)
     assert embeddings.dtype == np.float16
     cosine = (embeddings[:, 0].astype(np.float64) * embeddings[:, 1]).sum(axis=1)
-    for row, score in enumerate(table["clip_tiny_tiny"]):
+    for row, score in enumerate(table["clip_tiny"]):
         assert cosine[row] == pytest.approx(score or 0.0, abs=2e-3)
     assert np.array_equal(embeddings[0, 0], embeddings[2, 0])
     assert not np.array_equal(embeddings[0, 1], embeddings[2, 1])
@@ -109,7 +116,7 @@ def test_reserved_rows_get_no_score(tmp_path: Path, clip_folder: Path) -> None:
     table = pool.snapshot("scores_base").read().to_pydict()
     held = [reserved(name, 0.5, "fit") for name in ids]
     assert 4 < sum(held) < 16
-    assert [score is None for score in table["clip_tiny_tiny"]] == held
+    assert [score is None for score in table["clip_tiny"]] == held
     assert counters[0]["model_calls"] == 20 - sum(held)
     assert not np.load(pool.path / table["embedding_file"][0])[held].any()
 
@@ -163,7 +170,7 @@ def test_hostile_rows_get_a_value_or_a_reason(tmp_path: Path, clip_folder: Path)
     run_phase(pool, phase, phase.schema)
     lines = pool.snapshot("scores_base").read().to_pylist()
     for row, line in zip(rows, lines, strict=True):
-        assert (line["reason"] is None) == (line["phash"] is not None) == (line["clip_tiny_tiny"] is not None), row.caption
+        assert (line["reason"] is None) == (line["phash"] is not None) == (line["clip_tiny"] is not None), row.caption
         assert not any(isinstance(value, float) and not math.isfinite(value) for value in line.values())
     reasons = {row.caption: line["reason"] for row, line in zip(rows, lines, strict=True) if row.image is not good}
     assert reasons["not an image"] == "not_an_image"
@@ -184,7 +191,7 @@ def test_a_damaged_tar_stops_the_run(pool: Pool) -> None:
 def test_weights_behind_a_column_cannot_change(pool: Pool, clip_folder: Path, tmp_path: Path) -> None:
     first = everything(clip_folder)
     run_phase(pool, first, first.schema)
-    document = pool.read_document("model_clip_tiny_tiny")
+    document = pool.read_document("model_clip_tiny")
     assert document is not None
     assert len(str(document["weights_sha256"])) == 64
     second = everything(tiny_clip(tmp_path / "tiny", seed=1))
