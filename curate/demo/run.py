@@ -18,6 +18,7 @@ from curate.recipe import Job, load_recipe, run_recipe
 from curate.store import Pool
 
 HELD_OUT = "held_out.tar"
+SCENES = {"small": (1000, 300), "full": (6000, 1500)}  # rows of the list, and scenes held out
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def run_demo(
         pool.write_document("demo", {"port": server.port, "corpus": name})
         list_path = write_list(served, folder, server.url, "jsonl", leave_out=is_held_out)
         trouble.break_line(list_path)
-        _write_held_out(name, pictures, folder / HELD_OUT, progress)
+        _write_held_out(name, pictures, SCENES[size][1], folder / HELD_OUT, progress)
         said = [f"input.path={list_path}", f"evaluate.data={folder / HELD_OUT}", f"evaluate.name={name}"]
         job = run_recipe(load_recipe("demo"), pool_path, [*said, *overrides], progress=progress)
     return DemoReport(name, job, list_path, folder / "server.log", note)
@@ -64,17 +65,16 @@ def _pictures(corpus: str, size: str, progress: Progress) -> tuple[str, Corpus, 
             if corpus == "openclipart":
                 raise
             note = f"no real pictures here ({error}); drawing scenes instead"
-    rows = 1000 if size == "small" else 6000
-    return "scenes", scenes.cached(openclipart.cache_folder(), ScenesSettings(rows=rows), bars), note
+    return "scenes", scenes.cached(openclipart.cache_folder(), ScenesSettings(rows=SCENES[size][0]), bars), note
 
 
-def _write_held_out(name: str, pictures: Corpus, target: Path, progress: Progress) -> None:
+def _write_held_out(name: str, pictures: Corpus, held_out_scenes: int, target: Path, progress: Progress) -> None:
     if target.exists():
         return
     if name == "openclipart":
         write_stamps(pictures, target)
     else:
-        held_out = scenes.cached(openclipart.cache_folder(), ScenesSettings(rows=1500, split="eval"), _Bars(progress))
+        held_out = scenes.cached(openclipart.cache_folder(), ScenesSettings(rows=held_out_scenes, split="eval"), _Bars(progress))
         write_scenes(held_out, target)
 
 
