@@ -105,7 +105,7 @@ def execute(arguments: list[str]) -> int:
         sys.stdout.flush()
         return int(result or 0)
     except CurateError as error:
-        return _say(str(error), error.exit_code)
+        return _say(_one_line(error), error.exit_code)
     except click.ClickException as error:
         return _say(_with_hint(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
@@ -132,10 +132,23 @@ def report_bug(kind: type[BaseException], error: BaseException, trace: Traceback
     if _debugging():
         sys.__excepthook__(kind, error, trace)
         return
-    log = Path(tempfile.gettempdir()) / f"curate-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    log.write_text(f"curate {' '.join(sys.argv[1:])}\n" + "".join(traceback.format_exception(kind, error, trace)))
+    log = _write_log("".join(traceback.format_exception(kind, error, trace)))
     summary = " ".join(str(error).split())[:300]
     _say(f"this is a bug in curate ({kind.__name__}: {summary}); the details are in {log}; CURATE_DEBUG=1 shows them here", 1)
+
+
+def _one_line(error: CurateError) -> str:
+    """What an error says; the traceback of a part that failed in a worker goes to a file as well."""
+    first, *more = str(error).strip().splitlines() or [""]
+    if not more or _debugging():
+        return str(error)
+    return f"{first.partition('Traceback')[0].strip()} {more[-1].strip()}; the details are in {_write_log(str(error))}"
+
+
+def _write_log(text: str) -> Path:
+    log = Path(tempfile.gettempdir()) / f"curate-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    log.write_text(f"curate {' '.join(sys.argv[1:])}\n{text}")
+    return log
 
 
 def _say(line: str, code: int) -> int:

@@ -35,8 +35,8 @@ def shown(facts: dict[str, object]) -> str:
 
 def amount(done: float, total: float | None, unit: str) -> str:
     """How far a task is, for example `12 of 40 parts`, `3.1 MiB of 9.0 MiB`, `nothing new`."""
-    if total == 0:
-        return "nothing new"
+    if not total and not done:
+        return "nothing new" if total == 0 else ""
     of = "" if total is None else f" of {_bytes(total) if unit == 'bytes' else f'{int(total):,}'}"
     return f"{_bytes(done)}{of}" if unit == "bytes" else f"{int(done):,}{of} {unit}"
 
@@ -79,7 +79,8 @@ class _Line:
 
     def text(self, task: str) -> str:
         """For example `fetch: 12 of 40 parts, 31 s  ok 9,120`."""
-        return f"{task}: {amount(self.done, self.total, self.unit)}, {time.monotonic() - self.begun:.0f} s  {shown(self.facts)}".rstrip()
+        told = [amount(self.done, self.total, self.unit), f"{time.monotonic() - self.begun:.0f} s"]
+        return f"{task}: {', '.join(filter(None, told))}  {shown(self.facts)}".rstrip()
 
 
 class Lines:

@@ -57,7 +57,8 @@ def _counted_work(report: PhaseReport) -> list[str]:
         from curate.catalog.status import human_bytes
 
         requests = int(counts["requests"])
-        return [f"{counted(requests, 'request')} for {int(counts['urls']):,} URLs, {human_bytes(counts['bytes_read'])} read"]
+        read = human_bytes(counts["bytes_read"])
+        return [f"{counted(requests, 'request')} for {int(counts['urls']):,} URLs, {read} read, {requests / seconds:,.0f} a second"]
     if "images" in counts:
         return [f"{int(counts['images']):,} images decoded once each, {int(counts['images']) / seconds:,.0f} a second"]
     return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from curate.cli import progress
+from curate.cli.bars import Bars
 from curate.progress import Progress
 
 
@@ -39,8 +40,54 @@ def test_a_long_task_says_now_and_then_how_far_it_is(capsys: pytest.CaptureFixtu
 def test_a_terminal_gets_bars(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with progress.display() as shown:
-        assert isinstance(shown, progress.Bars)
+        assert isinstance(shown, Bars)
         work(shown)
         shown.start("[red]", 2, "parts")
         shown.advance("[red]", 2, text="[x]")
     assert "[red]" in capsys.readouterr().err
+
+
+def test_bars_tell_how_far_how_fast_and_how_long_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    monkeypatch.setenv("COLUMNS", "120")
+    bars, now = Bars(), [100.0]
+    bars.live.get_time = lambda: now[0]
+    bars.start("train", 40, "steps")
+    for _ in range(10):
+        now[0] += 0.25
+        bars.advance("train", 1, loss=2.5)
+    bars.start("report", None, "steps")
+    bars.finish("report")
+    console = Console(width=120, color_system=None)
+    with console.capture() as captured:
+        console.print(bars.live.get_renderable())
+    train, report = captured.get().splitlines()
+    assert train.split()[0] == "train" and " ".join(train.split()[2:]) == "10 of 40 steps 4.0/s 0:02, 0:08 left loss 2.5"
+    assert "steps" not in report and "left" not in report
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "unit", "text"),
+    [(3, 1200, "rows", "3 of 1,200 rows"), (0, 0, "parts", "nothing new"), (0, None, "steps", ""), (2048, None, "bytes", "2.0 KiB")],
+)
+def test_amounts(done: float, total: float | None, unit: str, text: str) -> None:
+    assert progress.amount(done, total, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("per_second", "unit", "text"),
+    [
+        (None, "rows", ""),
+        (1234.5, "rows", "1,234/s"),
+        (2.25, "steps", "2.2/s"),
+        (0.125, "parts", "8.0 s each"),
+        (3072, "bytes", "3.0 KiB/s"),
+    ],
+)
+def test_paces(per_second: float | None, unit: str, text: str) -> None:
+    assert progress.pace(per_second, unit) == text
+
+
+def test_clocks() -> None:
+    assert [progress.clock(seconds) for seconds in (0, 67.9, 3661)] == ["0:00", "1:07", "1:01:01"]
