@@ -141,7 +141,8 @@ def _as_csv(answer: pa.Table) -> bytes:
 
 
 def _is_flat(kind: pa.DataType) -> bool:
-    return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_dictionary(kind))
+    odd = (pa.types.is_nested, pa.types.is_binary, pa.types.is_dictionary, pa.types.is_interval)
+    return not any(is_odd(kind) for is_odd in odd)
 
 
 def _json_text(value: object) -> str | None:

@@ -99,3 +99,8 @@ def test_formats_that_do_not_exist_are_refused(tmp_path: Path) -> None:
         sql.render(answer, "parquet")
     with pytest.raises(UsageError, match="cannot write"):
         sql.write(answer, tmp_path / "missing" / "a.csv", "csv")
+
+
+def test_csv_says_what_it_has_no_type_for(read_only_pool: Pool) -> None:
+    answer = sql.query(read_only_pool, "SELECT INTERVAL 1 day AS i")
+    assert sql.render(answer, "csv").splitlines()[1] == '"[0, 1, 0]"'
