@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections
 import importlib.util
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from curate.dedupe.settings import DedupeSettings
 from curate.engines.base import EngineSettings
@@ -23,6 +25,7 @@ from curate.progress import Progress, Silent
 from curate.schema import nearest, resources
 from curate.score.settings import ScoreSettings
 from curate.settings import Settings, build, compose
+from curate.shards.sample import redacted
 from curate.shards.settings import PackSettings
 from curate.store import Pool
 from curate.train.settings import TrainSettings
@@ -130,7 +133,10 @@ def load_recipe(name: str) -> Recipe:
     spec = importlib.util.spec_from_file_location(f"curate_recipe_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be loaded as a recipe: {type(error).__name__}: {' '.join(str(error).split())}") from error
     found = getattr(module, "recipe", None)
     if not isinstance(found, Recipe):
         raise SettingsError(f"{path} has no  recipe = Recipe(...)")
@@ -159,13 +165,21 @@ def run_recipe(
     pool = Pool.create(pool_path)
     with claim(pool, {}, settings.engine.lease_seconds) as run:
         job = Job(pool, settings, run, progress or Silent())
-        pool.write_document("settings", {"recipe": recipe.name, "settings": settings.model_dump(mode="json")})
+        pool.write_document("settings", {"recipe": recipe.name, "settings": _without_secrets(settings)})
         with ExitStack() as stack:
             stack.callback(_record, job)
             for step in steps:
                 _take(job, step)
         run.check()
     return job
+
+
+def _without_secrets(settings: RecipeSettings) -> dict[str, Any]:
+    """The settings as the pool may keep and a report may show them: a list's address without credentials and signatures."""
+    said = settings.model_dump(mode="json")
+    paths = [redacted(re.sub(r"(?<=://)[^/?#]*@", "", path)) if "://" in path else path for path in settings.input.paths]
+    said["input"]["path"] = paths if isinstance(said["input"]["path"], list) else paths[0]
+    return said
 
 
 def _take(job: Job, step: Step) -> None:

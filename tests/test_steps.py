@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from curate import steps
+from curate.errors import SettingsError
 from curate.lease import claim
-from curate.recipe import Job, RecipeSettings
+from curate.recipe import Job, Recipe, RecipeSettings, load_recipe, run_recipe
+from curate.store import Pool
 from tests.catalog import pools
 
 SAID = {"input": {"path": "list.csv"}, "fit": {"enabled": True}, "score": {"clip": {"model": "own", "reserve": {"fraction": 0.5}}}}
@@ -23,3 +25,17 @@ def test_a_pools_own_model_is_fitted_once_although_rows_are_added(tmp_path: Path
         run.replace_all("fetched", pool.snapshot("fetched").files[:1])
         steps.fit(Job(pool, RecipeSettings.model_validate(SAID), run))
     assert len(fitted) == 1
+
+
+def test_a_pool_keeps_no_secrets_of_its_lists_address(tmp_path: Path) -> None:
+    recipe = Recipe("none", ())
+    run_recipe(recipe, tmp_path / "pool", ["input.path=https://me:hush@host/l.csv?X-Amz-Signature=abc&v=1"])
+    kept = Pool.open(tmp_path / "pool").read_document("settings")
+    assert kept is not None and kept["settings"]["input"]["path"] == "https://host/l.csv?X-Amz-Signature=REDACTED&v=1"
+
+
+@pytest.mark.parametrize("text", ["x = (", "import no_such_package_anywhere", "recipe = Recipe()"])
+def test_a_recipe_file_that_does_not_load_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(SettingsError, match=r"mine\.py cannot be loaded as a recipe"):
+        load_recipe(str(tmp_path / "mine.py"))
