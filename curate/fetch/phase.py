@@ -45,7 +45,7 @@ class FetchPhase:
     @property
     def stage(self) -> FetchStage:
         """The stage that does the requests of one worker."""
-        return FetchStage(self.settings, self.workers or self.settings.processes or os.cpu_count() or 1)
+        return FetchStage(self.settings, self.workers or os.cpu_count() or 1)
 
     @property
     def schema(self) -> pa.Schema:

@@ -38,7 +38,6 @@ class FetchSettings(Settings):
     host_interval_seconds: float = Field(default=0.5, ge=0, description="between two starts at one domain, all workers together")
 
     # how the work is spread; equal results whatever stands here
-    processes: int | None = Field(default=None, ge=1, description="workers; default one per core")
     in_flight: int = Field(default=256, ge=1, description="requests at once per worker")
     resolver_threads: int = Field(default=32, ge=1)
     codec_threads: int = Field(default=1, ge=1, description="threads per worker that decode and encode")
