@@ -1,0 +1,62 @@
+"""The README as someone reads it who is new here: its commands, with their placeholders filled in, in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+TEXT = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+NOISE = re.compile(r"Traceback|Warning|WARNING|deprecat", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed; it ended well, and no library talked to its developers."""
+
+    out: str
+    err: str
+
+
+def commands(needle: str, count: int, words: Mapping[str, object]) -> list[str]:
+    """`count` lines of the first bash block with `needle`, from its line on; each of `words` must occur and is replaced."""
+    for language, text in BLOCKS:
+        lines = text.splitlines()
+        first = next((number for number, line in enumerate(lines) if needle in line), None)
+        if language == "bash" and first is not None:
+            return _filled(lines[first : first + count], count, words)
+    raise AssertionError(f"the README shows no command with {needle!r}")
+
+
+def python(needle: str, words: Mapping[str, object]) -> str:
+    """The Python block with `needle`, its placeholders filled in."""
+    (text,) = (text for language, text in BLOCKS if language == "python" and needle in text)
+    (filled,) = _filled([text], 1, words)
+    return filled
+
+
+def give(line: str, *more: str, folder: Path | None = None) -> Said:
+    """Types one command, with `more` behind it, in `folder`; fails where it fails or where noise comes with the answer."""
+    program, *arguments = shlex.split(line)
+    assert program in ("curate", "python"), line
+    start = [sys.executable, "-m", "curate"] if program == "curate" else [sys.executable]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CURATE_DEBUG": "0"}
+    done = subprocess.run([*start, *arguments, *more], capture_output=True, text=True, cwd=folder, env=environment)
+    assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+    assert program == "python" or not NOISE.search(done.stdout + done.stderr), done.stdout + done.stderr
+    return Said(done.stdout, done.stderr)
+
+
+def _filled(lines: list[str], count: int, words: Mapping[str, object]) -> list[str]:
+    assert len(lines) == count, f"the README shows {len(lines)} lines here, not {count}"
+    for word, value in words.items():
+        pattern = re.compile(rf"(?<![\w.-]){re.escape(word)}(?![\w-])")
+        assert any(pattern.search(line) for line in lines), f"{word} does not occur in {lines}"
+        lines = [pattern.sub(lambda _, value=value: str(value), line) for line in lines]
+    return lines
