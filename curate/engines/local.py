@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import ctypes
+import functools
 import os
 import pickle
 import signal
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import TracebackType
 from typing import Literal
 
 from curate.engines.base import EngineSettings, PartFailure
@@ -137,15 +139,17 @@ def _work(blob: bytes, connection: Connection, threads: int, driver: int) -> Non
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = str(threads)
     phase: Phase = pickle.loads(blob)
-    try:
-        with phase.open() as do:
-            while True:
-                connection.send(_answer(do, connection.recv()))
-    except EOFError:
-        return
-    except CurateError as error:  # the phase could not even be opened
-        connection.recv()
-        connection.send(("stop", error))
+    with contextlib.ExitStack() as stack, contextlib.suppress(EOFError):
+        try:
+            do = stack.enter_context(phase.open())
+        except Exception as error:  # the phase could not even be opened: every part hears why
+            do = functools.partial(_raise, error, error.__traceback__)
+        while True:
+            connection.send(_answer(do, connection.recv()))
+
+
+def _raise(error: Exception, trace: TracebackType | None, task: PartTask) -> PartReport:
+    raise error.with_traceback(trace)  # else it grows with every part
 
 
 def _answer(do: object, task: PartTask) -> Answer:

@@ -28,6 +28,7 @@ class Groups:
     raise_bug: tuple[int, ...] = ()
     disk_full: tuple[int, ...] = ()
     hang: tuple[int, ...] = ()
+    cannot_open: bool = False
     settings: str = "a"
 
     name = "alone"
@@ -44,6 +45,8 @@ class Groups:
 
     @contextmanager
     def open(self) -> Iterator[Callable[[PartTask], PartReport]]:
+        if self.cannot_open:
+            raise RuntimeError("no such model")
         yield self._do
 
     def _do(self, task: PartTask) -> PartReport:

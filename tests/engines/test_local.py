@@ -91,6 +91,12 @@ def test_a_bug_fails_its_part_and_shows_where(pool: Pool) -> None:
     assert parts_of(pool) == [0, 1, 2, 3]
 
 
+def test_a_phase_that_cannot_open_says_why(pool: Pool, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(PartsFailed, match=r"(?s)5 of 5 parts failed.*no such model"):
+        work(pool, Groups(cannot_open=True))
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_fault_of_this_machine_stops_the_run_and_keeps_what_is_done(pool: Pool) -> None:
     with pytest.raises(LocalFault) as error:
         work(pool, Groups(disk_full=(4,)), EngineSettings(workers=1))
