@@ -166,8 +166,7 @@ class Pool:
 
     def evaluate(self, model: str | Path | None = None, data: str | Path | None = None, **changes: Any) -> EvaluateReport:
         """Measures a model (name of a run of this pool, or a folder) on WebDataset tars of held-out samples."""
-        named = self.path / "models" / str(model or PRETRAINED)
-        folder = named if named.is_dir() else Path(model or named)
+        folder = self._model(model)
         settings = self._settings("evaluate", EvaluateSettings, {**changes, **({"data": str(data)} if data else {})})
         with claim(self._store, {}) as run:
             return evaluate_model(self._store, run, folder, settings, self._progress)
@@ -183,6 +182,16 @@ class Pool:
         elif fit.get("enabled") and stored.get("clip"):
             stored["clip"] |= {"model": fit["name"], "weights": f"local-dir:{self.path / 'models' / fit['name']}"}
         return stored
+
+    def _model(self, name: str | Path | None) -> Path:
+        """The folder of a run of this pool, or a folder anywhere."""
+        named = self.path / "models" / str(name or PRETRAINED)
+        folder = named if named.is_dir() else Path(name or named)
+        if not folder.is_dir():
+            known = sorted(found.name for found in (self.path / "models").glob("*") if found.is_dir())
+            there = f"there are {', '.join(known)}" if known else f"train one with  curate train {self.path}"
+            raise UsageError(f"{name or PRETRAINED} is neither a model of this pool nor a folder; {there}")
+        return folder
 
     def _shards(self, subset: str | None) -> Path:
         folder = self.path / "shards" / (subset or self._current())

@@ -90,6 +90,7 @@ def _quiet() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not _debugging():
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # each of its retries; what came of them is told once
         warnings.simplefilter("ignore")
         logging.getLogger().addHandler(logging.NullHandler())
 

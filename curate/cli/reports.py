@@ -42,7 +42,7 @@ def _prefilter(report: PrefilterReport) -> list[str]:
 
 def _phase(report: PhaseReport) -> list[str]:
     if not report.parts:
-        return [f"nothing new: all {counted(report.skipped, 'part')} were done" if report.skipped else "nothing to do"]
+        return [f"nothing new: {counted(report.skipped, 'part')} done before" if report.skipped else "nothing to do"]
     good = report.reasons.get("ok", 0)
     others = {reason: rows for reason, rows in report.reasons.items() if reason != "ok" and rows}
     without = f", {sum(others.values()):,} without: {_by_reason(others)}" if others else ""

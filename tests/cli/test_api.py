@@ -66,5 +66,7 @@ def test_wrong_names_are_refused(read_only: Path, tmp_path: Path) -> None:
         pool.dedupe(radius_bit=3)
     with pytest.raises(UsageError, match="curate pack"):
         pool.train(subset="nowhere")
-    with pytest.raises(UsageError, match="data=FOLDER"):
+    with pytest.raises(UsageError, match="curate train"):
         pool.evaluate("nowhere")
+    with pytest.raises(UsageError, match="data=FOLDER"):
+        pool.evaluate(tmp_path)

@@ -102,3 +102,17 @@ def test_check_shows_steps_and_every_setting(curate: Callable) -> None:
     assert said.code == 0
     assert said.out.startswith("recipe ingest: plan → prefilter → fetch")
     assert "list.csv" in said.out and "attempts" in said.out
+
+
+def test_eval_takes_its_data_as_option_or_as_setting(read_only: Path, tmp_path: Path, curate: Callable) -> None:
+    for said in (["--data", tmp_path / "none.tar"], [f"data={tmp_path / 'none.tar'}"]):
+        refused = curate("eval", read_only, tmp_path, *said)
+        assert refused.code == 2 and "none.tar" in refused.err and refused.err.count("\n") == 1
+
+
+def test_a_new_length_of_training_replaces_the_stored_one(pool: Path, curate: Callable) -> None:
+    from curate.store import Pool
+
+    Pool.open(pool).write_document("settings", {"recipe": "demo", "settings": {"train": {"samples_seen": 999, "batch_size": 2}}})
+    refused = curate("train", pool, "--where", "keep AND clip_score > 9", "epochs=1")
+    assert refused.code == 2 and "there are 0 samples" in refused.err
