@@ -94,14 +94,14 @@ class AccountingError(RunFailed):
     """Rows in do not equal kept + dropped + failed + pending, or a published file's hash is wrong."""
 
 
-Fate = Literal["dropped", "failed"]
+Outcome = Literal["dropped", "failed"]
 
 
 @dataclass(frozen=True)
 class Reason:
     """Why a row is not kept: `dropped` means that we decided, `failed` that the world or this machine could not."""
 
-    fate: Fate
+    outcome: Outcome
     text: str
     retryable: bool = False
 

@@ -8,7 +8,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from curate.evaluate.settings import EvaluateSettings
 from curate.fetch.settings import FetchSettings
 from curate.filter.settings import FilterSettings
 from curate.lease import Run, claim
+from curate.media.url import redacted
 from curate.plan.settings import InputSettings, PlanSettings
 from curate.progress import Progress, Silent
 from curate.schema import nearest, resources
 from curate.score.settings import ScoreSettings
 from curate.settings import Settings, build, compose
-from curate.shards.sample import redacted
 from curate.shards.settings import PackSettings
 from curate.store import Pool
 from curate.train.settings import TrainSettings
@@ -165,12 +164,12 @@ def run_recipe(
     pool = Pool.create(pool_path)
     with claim(pool, {}, settings.engine.lease_seconds) as run:
         job = Job(pool, settings, run, progress or Silent())
-        pool.write_document("settings", {"recipe": recipe.name, "settings": _without_secrets(settings)})
-        with ExitStack() as stack:
-            stack.callback(_record, job)
-            for step in steps:
-                _take(job, step)
+        for step in steps:
+            _take(job, step)
+            if step is steps[0]:  # a run that was refused its first table leaves no trace
+                pool.write_document("settings", {"recipe": recipe.name, "settings": _without_secrets(settings)})
         run.check()
+        pool.write_document("last_run", {"seconds": job.seconds, "counters": dict(job.counters)})
     return job
 
 
@@ -187,7 +186,3 @@ def _take(job: Job, step: Step) -> None:
     job.run.check()
     step(job)
     job.seconds[step.__name__] = time.monotonic() - begun
-
-
-def _record(job: Job) -> None:
-    job.pool.write_document("last_run", {"seconds": job.seconds, "counters": dict(job.counters)})

@@ -164,11 +164,12 @@ def apply(stages: Sequence[Stage], batches: Iterable[pa.RecordBatch]) -> Iterato
     with ExitStack() as stack:
         stream: Iterator[pa.RecordBatch] = iter(batches)
         for stage in stages:
-            stream = _attach(stage, stack.enter_context(stage.open()), stream)
+            stream = attach(stage, stack.enter_context(stage.open()), stream)
         yield from stream
 
 
-def _attach(stage: Stage, compute: Compute, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def attach(stage: Stage, compute: Compute, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """One stage that is open already: each batch comes out with the stage's columns added, its promises checked."""
     waiting: list[pa.RecordBatch] = []
 
     def remembered() -> Iterator[pa.RecordBatch]:

@@ -168,8 +168,8 @@ def test_every_reason_has_a_name_and_one_line() -> None:
     for name, reason in REASONS.items():
         assert re.fullmatch(r"[a-z][a-z0-9_]+", name)
         assert reason.text and "\n" not in reason.text
-        assert reason.fate in ("dropped", "failed")
-        assert not (reason.retryable and reason.fate == "dropped")
+        assert reason.outcome in ("dropped", "failed")
+        assert not (reason.retryable and reason.outcome == "dropped")
 
 
 def test_the_lock_pins_everything_and_names_no_address() -> None:

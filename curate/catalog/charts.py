@@ -19,11 +19,11 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 4, 4, 26, 24
 def stacked_bar(counts: Mapping[str, int], total: int, label: str) -> Markup:
     """One bar whose pieces are rows by how they ended, `total` rows wide."""
     pieces, at = [], 0.0
-    for fate in FATES:
-        width = 100 * counts.get(fate, 0) / total if total else 0.0
+    for outcome in FATES:
+        width = 100 * counts.get(outcome, 0) / total if total else 0.0
         if width:
-            title = f"{fate}: {counts[fate]:,}"
-            pieces.append(f'<rect class="{fate}" x="{at:.3f}" width="{width:.3f}" height="8"><title>{title}</title></rect>')
+            title = f"{outcome}: {counts[outcome]:,}"
+            pieces.append(f'<rect class="{outcome}" x="{at:.3f}" width="{width:.3f}" height="8"><title>{title}</title></rect>')
             at += width
     return _svg("bar", "0 0 100 8", label, pieces, stretch=True)
 

@@ -28,7 +28,7 @@ class ReasonCount:
     """
 
     reason: str
-    fate: str  # dropped | failed
+    outcome: str  # dropped | failed
     first: int
     alone: int | None = None
     only: int | None = None
@@ -76,12 +76,12 @@ def funnel(pool: Pool, policy: str | None = None) -> Funnel:
     """Counts every row of the pool once, by the phase and reason that took it out under `policy`."""
     chosen = current_policy(pool) if policy is None else policy
     with connect(pool, chosen) as connection:
-        counts = _rows(connection, "SELECT phase, reason, fate, count(*) FROM samples GROUP BY ALL")
+        counts = _rows(connection, "SELECT phase, reason, outcome, count(*) FROM samples GROUP BY ALL")
         rules = {str(rule): (int(alone), int(only)) for rule, alone, only in _rows(connection, _RULES)}
         pending = {str(phase): int(rows) for phase, rows in _rows(connection, _pending_sql(pool))}
-    ends = {end: sum(int(n) for _, _, fate, n in counts if fate == end) for end in ("kept", "dropped", "failed", "pending")}
+    ends = {end: sum(int(n) for _, _, outcome, n in counts if outcome == end) for end in ("kept", "dropped", "failed", "pending")}
     order = (*REASONS, *read_subset(pool, chosen).rules) if chosen else tuple(REASONS)
-    found = [(str(phase), _reason(str(reason), str(fate), int(n), rules)) for phase, reason, fate, n in counts if reason is not None]
+    found = [(str(phase), _reason(str(reason), str(outcome), int(n), rules)) for phase, reason, outcome, n in counts if reason is not None]
     found += [("filter", _reason(rule, "dropped", 0, rules)) for rule in rules if rule not in {reason.reason for _, reason in found}]
     stages = _stages(_present(pool, chosen), sum(ends.values()), found, pending, order)
     return Funnel(chosen, sum(ends.values()), **ends, stages=tuple(stages))
@@ -103,13 +103,13 @@ def _pending_sql(pool: Pool) -> str:
     scores = [name for name in pool.tables() if name.startswith("scores_")][:1]
     steps = [("fetch", "fetched"), *(("score", name) for name in scores)]
     cases = " ".join(f"WHEN NOT EXISTS (FROM \"{table}\" t WHERE t.part = s.part AND t.row = s.row) THEN '{name}'" for name, table in steps)
-    return f"SELECT CASE {cases} ELSE 'filter' END AS waits_for, count(*) FROM samples s WHERE fate = 'pending' GROUP BY waits_for"
+    return f"SELECT CASE {cases} ELSE 'filter' END AS waits_for, count(*) FROM samples s WHERE outcome = 'pending' GROUP BY waits_for"
 
 
-def _reason(reason: str, fate: str, first: int, rules: dict[str, tuple[int, int]]) -> ReasonCount:
+def _reason(reason: str, outcome: str, first: int, rules: dict[str, tuple[int, int]]) -> ReasonCount:
     alone, only = rules.get(reason, (None, None))
     known = REASONS.get(reason)
-    return ReasonCount(reason, fate, first, alone, only, known.text if known else "a rule of the policy")
+    return ReasonCount(reason, outcome, first, alone, only, known.text if known else "a rule of the policy")
 
 
 def _present(pool: Pool, policy: str) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from curate.catalog.cuts import Cut
 from curate.catalog.views import quoted
+from curate.media.url import redacted
 
 BINS = 48
 NEAR_ROWS = 64  # the closest rows on each side of a cut, of which some are shown
@@ -38,7 +39,7 @@ class Sample:
     sample_id: str
     url: str
     caption: str
-    fate: str
+    outcome: str
     reason: str | None
     value: float | None
     veiled: bool  # flagged as unsafe, or not scored for safety
@@ -105,7 +106,7 @@ class Gatherer:
         scores = "".join(f", CAST({quoted(name)} AS DOUBLE) AS {quoted(f'score {name}')}" for name in self.score_columns())
         self._connection.execute(
             f"""CREATE TEMP TABLE looked AS SELECT part, row, sample_id, coalesce(url, '') AS url, coalesce(caption, '') AS caption,
-            fate, reason, tar_file, tar_offset, tar_size, group_id, group_size, match, {_HOST} AS host, {self._veil()} AS veiled,
+            outcome, reason, tar_file, tar_offset, tar_size, group_id, group_size, match, {_HOST} AS host, {self._veil()} AS veiled,
             md5(sample_id || ':{SEED}') AS lot{measured}{scores} FROM samples"""
         )
 
@@ -151,7 +152,7 @@ class Gatherer:
 
     def kept(self, count: int = 2 * SHOWN) -> tuple[Sample, ...]:
         """Kept rows at random."""
-        return self._samples(f"SELECT *, NULL AS value FROM looked WHERE fate = 'kept' ORDER BY lot LIMIT {count}")
+        return self._samples(f"SELECT *, NULL AS value FROM looked WHERE outcome = 'kept' ORDER BY lot LIMIT {count}")
 
     def groups(self) -> list[Group]:
         """Duplicate groups at random; members with an image, the kept one first."""
@@ -162,7 +163,7 @@ class Gatherer:
 
     def _members(self, group_id: str) -> tuple[Sample, ...]:
         sql = f"""SELECT *, NULL AS value FROM looked WHERE group_id = $group AND tar_file IS NOT NULL
-                  ORDER BY fate != 'kept', lot LIMIT {MEMBERS_SHOWN}"""
+                  ORDER BY outcome != 'kept', lot LIMIT {MEMBERS_SHOWN}"""
         return self._samples(sql, {"group": group_id})
 
     def _samples(self, sql: str, values: Mapping[str, object] | None = None) -> tuple[Sample, ...]:
@@ -170,7 +171,7 @@ class Gatherer:
         lines: list[dict[str, Any]] = (
             self._connection.sql(f"SELECT {', '.join(names)} FROM ({sql})", params=values).to_arrow_table().to_pylist()
         )
-        return tuple(Sample(**line) for line in lines)
+        return tuple(Sample(**line | {"url": redacted(line["url"])}) for line in lines)
 
     # -- distributions
 
@@ -204,7 +205,7 @@ class Gatherer:
         few = whole and high - low < BINS
         start, end = _range(low if few else quantiles[0], high if few else quantiles[2], cut.value if cut else None)
         edges = _edges(start, end, bool(whole), logarithmic and start > 0, _anchor(cut, bool(whole)))
-        counts = {fate: self._counts(name, f"{where} AND (fate = 'kept') = {fate}", edges) for fate in (True, False)}
+        counts = {outcome: self._counts(name, f"{where} AND (outcome = 'kept') = {outcome}", edges) for outcome in (True, False)}
         return Distribution(label, tuple(edges), counts[True], counts[False], bool(logarithmic and start > 0), int(rows))
 
     def _counts(self, name: str, where: str, edges: np.ndarray) -> tuple[int, ...]:
@@ -218,7 +219,7 @@ class Gatherer:
 
     def domains(self) -> list[tuple[str, dict[str, int]]]:
         """The hosts with most rows, and how their rows ended."""
-        sql = f"""SELECT host, fate, count(*) FROM looked WHERE host IN (SELECT host FROM looked WHERE host != '' GROUP BY host
+        sql = f"""SELECT host, outcome, count(*) FROM looked WHERE host IN (SELECT host FROM looked WHERE host != '' GROUP BY host
                   ORDER BY count(*) DESC, host LIMIT {DOMAINS_SHOWN}) GROUP BY ALL"""
         return _by_first(self._connection.execute(sql).fetchall())
 
@@ -230,19 +231,20 @@ class Gatherer:
         """Caption languages of rows with an image, most frequent first, and how these rows ended."""
         if "caption_language" not in self.columns:
             return []
-        sql = """SELECT coalesce(caption_language, '?') AS language, fate, count(*) FROM samples WHERE tar_file IS NOT NULL GROUP BY ALL"""
+        sql = (
+            """SELECT coalesce(caption_language, '?') AS language, outcome, count(*) FROM samples WHERE tar_file IS NOT NULL GROUP BY ALL"""
+        )
         return _by_first(self._connection.execute(sql).fetchall())[:12]
 
     def formats(self) -> list[tuple[str, dict[str, int]]]:
         """Formats of the originals, and how their rows ended."""
-        sql = "SELECT original_format, fate, count(*) FROM samples WHERE original_format IS NOT NULL GROUP BY ALL"
+        sql = "SELECT original_format, outcome, count(*) FROM samples WHERE original_format IS NOT NULL GROUP BY ALL"
         return _by_first(self._connection.execute(sql).fetchall())
 
     def examples(self) -> dict[str, str]:
         """One URL for each reason."""
-        return dict(
-            self._connection.execute("SELECT reason, min_by(url, lot) FROM looked WHERE reason IS NOT NULL GROUP BY reason").fetchall()
-        )
+        sql = "SELECT reason, min_by(url, lot) FROM looked WHERE reason IS NOT NULL GROUP BY reason"
+        return {reason: redacted(url) for reason, url in self._connection.execute(sql).fetchall()}
 
     def _number(self, sql: str) -> int:
         return int(self._connection.execute(sql).fetchall()[0][0])
@@ -257,8 +259,8 @@ def _is_measure(name: str) -> bool:
 
 def _by_first(lines: Sequence[tuple[Any, ...]]) -> list[tuple[str, dict[str, int]]]:
     found: dict[str, dict[str, int]] = {}
-    for name, fate, rows in lines:
-        found.setdefault(str(name), {})[str(fate)] = int(rows)
+    for name, outcome, rows in lines:
+        found.setdefault(str(name), {})[str(outcome)] = int(rows)
     return sorted(found.items(), key=lambda entry: (-sum(entry[1].values()), entry[0]))
 
 

@@ -92,7 +92,7 @@ def _heading(pool: Pool, counted: Funnel) -> dict[str, Any]:
     name = pool.path.name
     return {
         "funnel": counted,
-        "fates": {fate: getattr(counted, fate) for fate in FATES},
+        "outcomes": {outcome: getattr(counted, outcome) for outcome in FATES},
         "share": f"{share:.1%}",
         "pool_name": name,
         "title": printable(name),

@@ -33,7 +33,7 @@ class Status:
     path: str
     policy: str
     rows: int
-    fates: Mapping[str, int]  # kept, dropped, failed, pending
+    outcomes: Mapping[str, int]  # kept, dropped, failed, pending
     reasons: Mapping[str, int]  # most frequent first
     tables: tuple[TableStatus, ...]
     bytes_on_disk: Mapping[str, int]  # by folder
@@ -44,8 +44,8 @@ class Status:
 
     def text(self) -> str:
         """Lines for a terminal."""
-        fates = ", ".join(f"{name} {rows:,}" for name, rows in self.fates.items())
-        lines = [f"{self.path}", f"{self.rows:,} rows: {fates}", ""]
+        outcomes = ", ".join(f"{name} {rows:,}" for name, rows in self.outcomes.items())
+        lines = [f"{self.path}", f"{self.rows:,} rows: {outcomes}", ""]
         for table in self.tables:
             writer = f"  ← process {table.writer['pid']} on {table.writer['host']}" if table.writer else ""
             lines.append(f"{table.table:<28} {table.parts:>6,} of {table.parts_wanted:,} parts {table.rows:>12,} rows{writer}")
@@ -59,13 +59,13 @@ def status(pool: Pool) -> Status:
     snapshots = pin(pool)
     policy = current_policy(pool)
     with connect(pool, policy) as connection:
-        fates = dict(connection.execute("SELECT fate, count(*) FROM samples GROUP BY fate ORDER BY fate").fetchall())
+        outcomes = dict(connection.execute("SELECT outcome, count(*) FROM samples GROUP BY outcome ORDER BY outcome").fetchall())
         sql = "SELECT reason, count(*) AS n FROM samples WHERE reason IS NOT NULL GROUP BY reason ORDER BY n DESC, reason"
         reasons = dict(connection.execute(sql).fetchall())
     wanted = len(snapshots["rows"].by_part) if "rows" in snapshots else 0
     tables = tuple(_table_status(pool, found, wanted) for found in snapshots.values())
     sizes = {folder: _folder_bytes(pool.path / folder) for folder in FOLDERS}
-    return Status(str(pool.path), policy, sum(fates.values()), fates, reasons, tables, sizes)
+    return Status(str(pool.path), policy, sum(outcomes.values()), outcomes, reasons, tables, sizes)
 
 
 def _table_status(pool: Pool, snapshot: Snapshot, wanted: int) -> TableStatus:

@@ -59,7 +59,7 @@ def check_accounting(check: Check, pool: Pool) -> None:
     for policy in policies(pool) or [NO_POLICY]:
         with connect(pool, policy) as connection:
             rows = _count(connection, 'SELECT count(*) FROM "rows"')
-            ends = _count(connection, "SELECT count(*) FROM samples WHERE fate IN ('kept', 'dropped', 'failed', 'pending')")
+            ends = _count(connection, "SELECT count(*) FROM samples WHERE outcome IN ('kept', 'dropped', 'failed', 'pending')")
             distinct = _count(connection, "SELECT count(DISTINCT (part, row)) FROM samples")
         check.checked += rows
         if not rows == ends == distinct:

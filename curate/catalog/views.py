@@ -138,8 +138,8 @@ def _text(value: str) -> str:
 
 
 def _add_reasons(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute("CREATE TABLE reasons (reason VARCHAR, fate VARCHAR, text VARCHAR, retryable BOOLEAN)")
-    lines = [[name, reason.fate, reason.text, reason.retryable] for name, reason in REASONS.items()]
+    connection.execute("CREATE TABLE reasons (reason VARCHAR, outcome VARCHAR, text VARCHAR, retryable BOOLEAN)")
+    lines = [[name, reason.outcome, reason.text, reason.retryable] for name, reason in REASONS.items()]
     connection.executemany("INSERT INTO reasons VALUES (?, ?, ?, ?)", lines)
 
 
@@ -200,7 +200,7 @@ def _samples_sql(
 
 def _columns(snapshots: Mapping[str, Snapshot], clip: str | None) -> list[_Column]:
     """All columns of `samples` but the last few; of two with one name the first stands (names ignore case)."""
-    taken = {"keep", "failed_rules", "reason", "fate", "phase", *KEY}
+    taken = {"keep", "failed_rules", "reason", "outcome", "phase", *KEY}
     columns = [_Column("rows", "part", "part"), _Column("rows", "row", "row")]
     for column in [*_candidates(snapshots, clip), *_bare(snapshots)]:
         if column.alias.lower() not in taken:

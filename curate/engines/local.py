@@ -26,7 +26,7 @@ from curate.stage import PartReport, PartTask, Phase
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCH_NUM_THREADS")
 _spawn = get_context("spawn")  # fork would copy locks that other threads of the driver hold
 
-Answer = tuple[Literal["report", "stop", "bug"], object]
+Answer = tuple[Literal["ready", "report", "stop", "bug"], object]
 
 
 @dataclass
@@ -34,6 +34,7 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     task: PartTask | None = None
+    ready: bool = False  # has opened the phase; loading a model is no part's time
     since: float = 0.0
 
 
@@ -78,7 +79,10 @@ class LocalEngine:
             task, answer = worker.task, None
             if worker.connection in ready:
                 answer = _receive(worker)
-            elif time.monotonic() - worker.since < self.settings.part_seconds:
+            elif not worker.ready or time.monotonic() - worker.since < self.settings.part_seconds:
+                continue
+            if answer is not None and answer[0] == "ready":
+                worker.ready, worker.since = True, time.monotonic()
                 continue
             if answer is not None:
                 worker.task = None
@@ -144,6 +148,7 @@ def _work(blob: bytes, connection: Connection, threads: int, driver: int) -> Non
             do = stack.enter_context(phase.open())
         except Exception as error:  # the phase could not even be opened: every part hears why
             do = functools.partial(_raise, error, error.__traceback__)
+        connection.send(("ready", None))
         while True:
             connection.send(_answer(do, connection.recv()))
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,12 +20,14 @@ from curate.fetch.settings import FetchSettings
 from curate.fetch.stage import RESULT_COLUMNS, TELEMETRY_COLUMNS, FetchStage
 from curate.media.tar import TarWriter
 from curate.media.text import remove_controls
-from curate.stage import Compute, PartReport, PartTask, Resources
+from curate.stage import Compute, PartReport, PartTask, Resources, attach, check
 from curate.store import Pool
 
 Record = Mapping[str, object]
 _TAR_COLUMNS = ("tar_file", "tar_offset", "tar_size")
 _ROW_COLUMNS = ["row", "sample_id", "url_id", "url", "caption", "reason"]
+
+_REQUESTS = pa.schema([("url", pa.string()), ("skip", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,10 @@ class FetchPhase:
     @contextmanager
     def open(self) -> Iterator[Callable[[PartTask], PartReport]]:
         """Opens the client once; yields the function that fetches one part."""
-        with self.stage.open() as compute:
-            yield lambda task: _fetch_part(task, compute, self.settings.batch_rows)
+        stage = self.stage
+        check([stage], _REQUESTS)
+        with stage.open() as compute:
+            yield lambda task: _fetch_part(task, partial(attach, stage, compute), self.settings.batch_rows)
 
 
 @dataclass
@@ -177,7 +182,7 @@ def _request(part: _Part, pool: Pool, number: int, compute: Compute, batch_rows:
 def _batches(rows: list[Record], owners: list[int], batch_rows: int) -> Iterator[pa.RecordBatch]:
     for start in range(0, len(owners), batch_rows):
         urls = [rows[index]["url"] for index in owners[start : start + batch_rows]]
-        yield pa.record_batch([pa.array(urls, pa.string()), pa.nulls(len(urls), pa.string())], names=["url", "skip"])
+        yield pa.record_batch([pa.array(urls, pa.string()), pa.nulls(len(urls), pa.string())], schema=_REQUESTS)
 
 
 def _outcomes(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, object], bytes | None]]:

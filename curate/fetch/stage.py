@@ -28,6 +28,7 @@ from curate.fetch.buffer import ByteBudget
 from curate.fetch.client import Answer, Client, connect
 from curate.fetch.settings import FetchSettings
 from curate.media.image import ImageSettings, MediaError, StoredImage, prepare
+from curate.media.url import redacted
 from curate.schema import table
 from curate.stage import Compute, Resources, identity_of
 
@@ -241,7 +242,7 @@ class _Fetcher:
         columns: dict[str, object] = {
             "reason": answer.reason,
             "http_status": answer.status,
-            "final_url": answer.final_url,
+            "final_url": redacted(answer.final_url) if answer.final_url else None,
             "content_type": answer.content_type,
             "finished_at": datetime.datetime.now(datetime.UTC),
             "attempts": answer.attempts,

@@ -6,29 +6,12 @@ import json
 import math
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-SECRET = "REDACTED"
-_SECRETS = frozenset(
-    """access_token accesskeyid api_key apikey auth authorization awsaccesskeyid googleaccessid hmac jwt key-pair-id password policy
-    se sig signature sp spr sr st sv token x-amz-credential x-amz-security-token x-amz-signature x-goog-credential
-    x-goog-signature x-oss-signature""".split()  # noqa: SIM905
-)
 _FIRST = ("sample_id", "url", "caption", "captions", "label")
 _IMAGE = (
     "original_width", "original_height", "original_format", "original_bytes", "width", "height", "format", "image_bytes",
     "sha256", "image_sha256",
 )  # fmt: skip
-
-
-def redacted(url: str) -> str:
-    """The URL with the values of signing and token parameters replaced; shards are passed on, pools are not."""
-    parts = urlsplit(url)
-    if not parts.query:
-        return url
-    pairs = [pair.partition("=") for pair in parts.query.split("&")]
-    query = "&".join(f"{name}={SECRET}" if equals and name.lower() in _SECRETS else name + equals + value for name, equals, value in pairs)
-    return urlunsplit(parts._replace(query=query))
 
 
 def sample_json(line: Mapping[str, Any], score_names: list[str]) -> bytes:

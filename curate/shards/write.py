@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 
 from curate.errors import AccountingError
 from curate.media.tar import TarWriter
+from curate.media.url import redacted
 from curate.shards.index import Shard, shard_name
 from curate.shards.order import Positions
-from curate.shards.sample import redacted, sample_json
+from curate.shards.sample import sample_json
 from curate.shards.sources import Tars
 from curate.store import file_sha256
 

@@ -24,9 +24,9 @@ WITH joined AS (
 SELECT
     joined.*,
     CASE
-        WHEN joined.reason IS NOT NULL THEN coalesce(reasons.fate, 'dropped')
+        WHEN joined.reason IS NOT NULL THEN coalesce(reasons.outcome, 'dropped')
         WHEN keep THEN 'kept'
         ELSE 'pending'
-    END AS fate
+    END AS outcome
 FROM joined
 LEFT JOIN reasons ON reasons.reason = joined.reason

@@ -59,7 +59,7 @@ def test_status_counts_parts_rows_and_bytes(pool: Pool) -> None:
     tables = {table.table: (table.parts, table.parts_wanted, table.rows, table.writer) for table in found.tables}
     assert tables["rows"] == (2, 2, 12, None)
     assert tables["fetched"] == (1, 2, 6, None)
-    assert sum(found.fates.values()) == found.rows == 12
+    assert sum(found.outcomes.values()) == found.rows == 12
     assert found.bytes_on_disk["tars"] == sum(path.stat().st_size for path in (pool.path / "tars").iterdir())
     assert "1 of 2 parts" in found.text()
     json.dumps(found.to_dict())

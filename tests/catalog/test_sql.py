@@ -31,8 +31,8 @@ NASTY = [
 
 
 def test_query_answers_from_the_joined_view(read_only_pool: Pool) -> None:
-    answer = sql.query(read_only_pool, "SELECT fate, count(*) AS n FROM samples GROUP BY ALL ORDER BY fate")
-    assert answer.to_pydict() == {"fate": ["dropped", "failed", "kept"], "n": [6, 2, 4]}
+    answer = sql.query(read_only_pool, "SELECT outcome, count(*) AS n FROM samples GROUP BY ALL ORDER BY outcome")
+    assert answer.to_pydict() == {"outcome": ["dropped", "failed", "kept"], "n": [6, 2, 4]}
 
 
 @pytest.mark.parametrize(

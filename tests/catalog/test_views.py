@@ -69,10 +69,10 @@ def test_reading_statements_pass(read_only_pool: Pool) -> None:
 
 def test_samples_has_each_input_row_once_with_its_end(read_only_pool: Pool) -> None:
     with views.connect(read_only_pool) as connection:
-        found = connection.execute("SELECT part, row, fate, reason, phase, keep FROM samples ORDER BY part, row").fetchall()
+        found = connection.execute("SELECT part, row, outcome, reason, phase, keep FROM samples ORDER BY part, row").fetchall()
     expected = [(part, n, row.reason) for part, rows in enumerate(pools.usual_parts()) for n, row in enumerate(rows)]
     assert [(part, row, reason) for part, row, _, reason, _, _ in found] == expected
-    ends = {reason: (fate, phase, keep) for _, _, fate, reason, phase, keep in found}
+    ends = {reason: (outcome, phase, keep) for _, _, outcome, reason, phase, keep in found}
     assert ends == {
         None: ("kept", None, True),
         "duplicate_row": ("dropped", "plan", False),
@@ -98,13 +98,13 @@ def test_source_columns_stand_bare_only_where_the_name_is_free(read_only_pool: P
 def test_without_a_policy_scored_rows_are_pending(tmp_path: Path) -> None:
     pool = pools.build(tmp_path / "pool", policy=None)
     with views.connect(pool) as connection:
-        counts = dict(connection.execute("SELECT fate, count(*) FROM samples GROUP BY ALL").fetchall())
+        counts = dict(connection.execute("SELECT outcome, count(*) FROM samples GROUP BY ALL").fetchall())
     assert counts == {"pending": 7, "dropped": 3, "failed": 2}
 
 
 def test_an_empty_pool_has_an_empty_ledger_with_all_columns(tmp_path: Path) -> None:
     with views.connect(Pool.create(tmp_path / "pool")) as connection:
-        assert connection.execute("SELECT url, http_status, group_id, fate FROM samples").fetchall() == []
+        assert connection.execute("SELECT url, http_status, group_id, outcome FROM samples").fetchall() == []
 
 
 def test_parts_that_lack_a_newer_column_show_null(pool: Pool) -> None:

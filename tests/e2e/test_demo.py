@@ -40,17 +40,17 @@ def test_the_pool_verifies(demo: DemoPool) -> None:
 def test_every_input_row_ends_once(demo: DemoPool) -> None:
     listed = len((demo.path / "demo" / "list.jsonl").read_text().splitlines())
     assert listed == 1000 + len(PLANTED) + BROKEN_LINES
-    ends = {line["fate"]: line["rows"] for line in demo.sql("SELECT fate, count(*) AS rows FROM samples GROUP BY fate")}
+    ends = {line["outcome"]: line["rows"] for line in demo.sql("SELECT outcome, count(*) AS rows FROM samples GROUP BY outcome")}
     assert set(ends) == {"kept", "dropped", "failed"} and sum(ends.values()) == listed
     assert ask("funnel", demo.path)["rows"] == listed
 
 
 def test_every_reason_is_in_the_list_and_has_its_end(demo: DemoPool) -> None:
     own = set(read_subset(Pool.open(demo.path), "demo").user_reasons)
-    found = demo.sql("SELECT DISTINCT reason, fate FROM samples WHERE reason IS NOT NULL")
+    found = demo.sql("SELECT DISTINCT reason, outcome FROM samples WHERE reason IS NOT NULL")
     assert len(found) >= 20
     assert {line["reason"] for line in found} <= {*REASONS, *own}
-    assert all(line["fate"] == REASONS[line["reason"]].fate for line in found if line["reason"] not in own)
+    assert all(line["outcome"] == REASONS[line["reason"]].outcome for line in found if line["reason"] not in own)
 
 
 @pytest.mark.parametrize("trouble", PLANTED, ids=lambda trouble: trouble.kind)
@@ -224,7 +224,7 @@ def test_the_packed_shards_load_in_open_clip(demo: DemoPool) -> None:
     args.distributed, args.world_size, args.rank = False, 1, 0
     preprocess = open_clip.image_transform(64, is_train=True)
     info = data.get_data(args, (preprocess, preprocess), tokenizer=open_clip.get_tokenizer("ViT-B-32"))["train"]
-    assert info.dataloader.num_samples == kept // 16 * 16
+    assert args.train_num_samples == kept and info.dataloader.num_batches == -(-kept // 16)
     images, texts = next(iter(info.dataloader))
     assert tuple(images.shape) == (16, 3, 64, 64) and tuple(texts.shape) == (16, 77) and len({tuple(t.tolist()) for t in texts}) > 1
 

@@ -222,8 +222,8 @@ def test_decisions_are_row_aligned_and_a_plain_delta_reader_sees_them(tmp_path: 
     assert written["tables"].keys() == {"rows", "fetched", "scores_base", "groups_pixels"}
     assert pool.read_document("current") == {"policy": "demo"}
     with connect(pool) as connection:
-        fates = dict(connection.execute("SELECT fate, count(*) FROM samples GROUP BY fate").fetchall())
-    assert fates["kept"] == subset.kept and sum(fates.values()) == subset.rows
+        outcomes = dict(connection.execute("SELECT outcome, count(*) FROM samples GROUP BY outcome").fetchall())
+    assert outcomes["kept"] == subset.kept and sum(outcomes.values()) == subset.rows
 
 
 def test_a_representative_order_is_no_place_for_statements(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_every_shipped_policy_has_a_source_and_runs(pool: Pool) -> None:
 
 
 def test_policy_reasons_are_reasons() -> None:
-    assert set(POLICY_REASONS) < REASONS.keys() and all(REASONS[name].fate == "dropped" for name in POLICY_REASONS)
+    assert set(POLICY_REASONS) < REASONS.keys() and all(REASONS[name].outcome == "dropped" for name in POLICY_REASONS)
 
 
 def test_directives_are_read() -> None:

@@ -22,9 +22,9 @@ from curate.errors import AccountingError, Fenced, UsageError
 from curate.filter.decide import filter_pool
 from curate.filter.settings import FilterSettings
 from curate.lease import claim
+from curate.media.url import redacted
 from curate.shards.index import read_index
 from curate.shards.pack import PackReport, pack
-from curate.shards.sample import redacted
 from curate.shards.settings import PackSettings
 from curate.store import Pool, file_sha256
 from tests.shards import pools
