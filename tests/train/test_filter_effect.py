@@ -45,8 +45,8 @@ class Size:
     held_out: int
 
 
-LONG = Size(rows=8000, scorer=19_200, target=12_800, held_out=1000)
-SHORT = Size(rows=3000, scorer=9_600, target=3_200, held_out=300)
+LONG = Size(rows=8000, scorer=19_200, target=6_400, held_out=1000)
+SHORT = Size(rows=3000, scorer=11_520, target=5_120, held_out=300)
 
 
 @dataclass(frozen=True)
