@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check long kill-sweep bench format lock clean
+.PHONY: help setup demo test check long kill-sweep format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,9 +39,6 @@ long: setup  ## the tests that take minutes: statistics over seeds, big pools
 
 kill-sweep: setup  ## kills a run at random points again and again and compares the digests
 	$(BIN)/python -m pytest -rs -m 'long or not long' tests/e2e -k kill
-
-bench: setup  ## throughput of fetch, score and training on this machine
-	$(BIN)/python -m pytest -rs -s -m 'long or not long' tests/bench
 
 format: setup  ## applies ruff's format and safe fixes
 	$(BIN)/ruff check --fix .

@@ -69,5 +69,5 @@ class FetchSettings(Settings):
 
         A pool fetched with another deadline or user agent is not stale; one with another size or cap is.
         """
-        names = ("max_bytes", "opt_out", "opt_out_directives", "image")
+        names = ("max_bytes", "max_redirects", "opt_out", "opt_out_directives", "opt_out_date", "robot_names", "image")
         return self.model_dump(mode="json", include=set(names))
