@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit, urlunsplit
-
 SECRET = "REDACTED"
 _SECRETS = frozenset(
     """access_token accesskeyid api_key apikey auth authorization awsaccesskeyid googleaccessid hmac jwt key-pair-id password policy
@@ -13,10 +11,9 @@ _SECRETS = frozenset(
 
 
 def redacted(url: str) -> str:
-    """The URL with the values of signing and token parameters replaced."""
-    parts = urlsplit(url)
-    if not parts.query:
-        return url
-    pairs = [pair.partition("=") for pair in parts.query.split("&")]
-    query = "&".join(f"{name}={SECRET}" if equals and name.lower() in _SECRETS else name + equals + value for name, equals, value in pairs)
-    return urlunsplit(parts._replace(query=query))
+    """The URL with the values of signing and token parameters replaced; any text will do, also what is no URL."""
+    address, mark, rest = url.partition("?")
+    query, hash_sign, fragment = rest.partition("#")
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    shown = "&".join(f"{name}={SECRET}" if equals and name.lower() in _SECRETS else name + equals + value for name, equals, value in pairs)
+    return f"{address}{mark}{shown}{hash_sign}{fragment}"
