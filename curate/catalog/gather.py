@@ -244,7 +244,7 @@ class Gatherer:
     def examples(self) -> dict[str, str]:
         """One URL for each reason."""
         sql = "SELECT reason, min_by(url, lot) FROM looked WHERE reason IS NOT NULL GROUP BY reason"
-        return {reason: redacted(url) for reason, url in self._connection.execute(sql).fetchall()}
+        return {reason: redacted(url or "") for reason, url in self._connection.execute(sql).fetchall()}
 
     def _number(self, sql: str) -> int:
         return int(self._connection.execute(sql).fetchall()[0][0])
