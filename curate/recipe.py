@@ -164,10 +164,11 @@ def run_recipe(
     pool = Pool.create(pool_path)
     with claim(pool, {}, settings.engine.lease_seconds) as run:
         job = Job(pool, settings, run, progress or Silent())
-        for step in steps:
+        for step in steps[:1]:  # a run that is refused its first table leaves no trace
             _take(job, step)
-            if step is steps[0]:  # a run that was refused its first table leaves no trace
-                pool.write_document("settings", {"recipe": recipe.name, "settings": _without_secrets(settings)})
+        pool.write_document("settings", {"recipe": recipe.name, "settings": _without_secrets(settings)})
+        for step in steps[1:]:
+            _take(job, step)
         run.check()
         pool.write_document("last_run", {"seconds": job.seconds, "counters": dict(job.counters)})
     return job
