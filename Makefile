@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## .venv with the pinned packages and this checkout (5 GB, one to three minutes)
+setup: $(STAMP)  ## .venv with the pinned packages and this checkout (7 GB, one to three minutes)
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "curate needs Python 3.11, 3.12 or 3.13: install one, or name it:  make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 2; }
@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $@
 
-demo: setup  ## the whole way on real pictures, in ./demo-pool (8 minutes on 2 cores)
+demo: setup  ## the whole way on real pictures, in ./demo-pool (3 minutes on 2 cores)
 	$(BIN)/curate demo --pool demo-pool
 
 test: setup  ## the test suite, with its ten slowest tests
