@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
+
 from curate.dedupe.settings import DedupeSettings
 from curate.engines.base import EngineSettings
 from curate.errors import CurateError, SettingsError
@@ -31,10 +33,18 @@ from curate.train.settings import TrainSettings
 
 
 class PrefilterSettings(Settings):
-    """Which rows may be requested at all: a SQL condition over input columns, or a list of ids."""
+    """Which rows may be requested at all: a SQL condition over input columns, or a list of ids.
+
+    Said as one text (`prefilter="WIDTH >= 256"`), it is the condition.
+    """
 
     where: str | None = None
     uid_file: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _condition(cls, said: object) -> object:
+        return {"where": said} if isinstance(said, str) else said
 
 
 class FitSettings(Settings):

@@ -9,7 +9,7 @@ import pytest
 from curate import steps
 from curate.errors import SettingsError
 from curate.lease import claim
-from curate.recipe import Job, Recipe, RecipeSettings, load_recipe, run_recipe
+from curate.recipe import Job, PrefilterSettings, Recipe, RecipeSettings, load_recipe, recipe_settings, run_recipe
 from curate.store import Pool
 from tests.catalog import pools
 
@@ -39,3 +39,8 @@ def test_a_recipe_file_that_does_not_load_is_named(tmp_path: Path, text: str) ->
     (tmp_path / "mine.py").write_text(text)
     with pytest.raises(SettingsError, match=r"mine\.py cannot be loaded as a recipe"):
         load_recipe(str(tmp_path / "mine.py"))
+
+
+def test_a_prefilter_may_be_said_as_one_text() -> None:
+    said = recipe_settings(load_recipe("ingest"), ["input.path=list.csv", "prefilter=similarity > 0.3 AND WIDTH >= 256"])
+    assert said.prefilter == PrefilterSettings(where="similarity > 0.3 AND WIDTH >= 256")
