@@ -23,7 +23,7 @@ VICTIMS = ["driver", "worker", "driver", "worker", "driver", "worker"]
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A run that nothing happened to: what its pool holds, and how long it took."""
+    """A run that nothing happened to: what its pool holds, and how long the command took."""
 
     digest: dict[str, object]
     seconds: float
@@ -40,8 +40,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def undisturbed(served: Site, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder, begun = tmp_path_factory.mktemp("undisturbed"), time.monotonic()
     finish(served.command(folder / "pool"), folder / "log")
+    seconds = time.monotonic() - begun
     assert ask("sql", folder / "pool", "SELECT count(*) AS n, count(DISTINCT part) AS parts FROM rows") == [{"n": ROWS, "parts": PARTS}]
-    return Undisturbed(digest(folder / "pool"), time.monotonic() - begun)
+    return Undisturbed(digest(folder / "pool"), seconds)
 
 
 def digest(pool: Path) -> dict[str, object]:
@@ -91,9 +92,11 @@ def test_a_stopped_driver_that_was_replaced_exits_1_when_it_goes_on(served: Site
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("seed", range(20))
 def test_kill_sweep(served: Site, undisturbed: Undisturbed, tmp_path: Path, seed: int) -> None:
-    """20 pools, each killed once at a random point of its whole run."""
+    """20 pools, each killed once at a random point of its run: without a failure the chance is below 15 % (95 %, rule of three)."""
     draw = random.Random(1000 + seed)
-    victim = draw.choice(["driver", "worker"])
-    killed = run_through_kills(served.command(tmp_path / "pool"), tmp_path / "log", draw, [victim], undisturbed.seconds)
-    assert digest(tmp_path / "pool") == undisturbed.digest
-    print(f"pool {seed}: {victim if killed else 'nothing'} killed")
+    victim, pools = draw.choice(["driver", "worker"]), iter(tmp_path / f"pool{number}" for number in range(9))
+    pool = next(pools)
+    while not run_through_kills(served.command(pool), tmp_path / "log", draw, [victim], undisturbed.seconds):
+        pool = next(pools)  # it was done before the kill came: that is no kill point
+    assert digest(pool) == undisturbed.digest
+    print(f"pool {seed}: {victim} killed")
