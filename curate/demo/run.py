@@ -11,7 +11,7 @@ from curate.demo import openclipart, scenes, trouble
 from curate.demo.corpus import Corpus, write_list
 from curate.demo.held_out import is_held_out, write_scenes, write_stamps
 from curate.demo.server import Server
-from curate.demo.settings import DemoSettings, ScenesSettings, ServerSettings
+from curate.demo.settings import ScenesSettings, ServerSettings
 from curate.errors import UsageError
 from curate.progress import Progress, Silent
 from curate.recipe import Job, load_recipe, run_recipe
@@ -57,10 +57,10 @@ def run_demo(
 
 def _pictures(corpus: str, size: str, progress: Progress) -> tuple[str, Corpus, str]:
     """The corpus that can be had; and why it is not the one that was asked for."""
-    settings, bars, note = DemoSettings(), _Bars(progress), ""
+    bars, note = _Bars(progress), ""
     if corpus in ("auto", "openclipart"):
         try:
-            return "openclipart", openclipart.cached(openclipart.cache_folder(), settings.openclipart, bars), ""
+            return "openclipart", openclipart.cached(openclipart.cache_folder(), progress=bars), ""
         except UsageError as error:
             if corpus == "openclipart":
                 raise

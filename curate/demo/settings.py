@@ -52,13 +52,3 @@ class ServerSettings(Settings):
     count_attempts: bool = True
     drip_bytes: int = Field(default=16, ge=1)
     drip_seconds: float = Field(default=0.25, gt=0)
-
-
-class DemoSettings(Settings):
-    """What `curate demo` runs on; `auto` takes openclipart and falls back to scenes."""
-
-    corpus: Literal["auto", "openclipart", "scenes"] = "auto"
-    size: Literal["small", "full"] = "small"
-    scenes: ScenesSettings = ScenesSettings()
-    openclipart: OpenclipartSettings = OpenclipartSettings()
-    server: ServerSettings = ServerSettings()

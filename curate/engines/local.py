@@ -23,7 +23,7 @@ from curate.engines.base import EngineSettings, PartFailure
 from curate.errors import CurateError
 from curate.stage import PartReport, PartTask, Phase
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCH_NUM_THREADS")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _spawn = get_context("spawn")  # fork would copy locks that other threads of the driver hold
 
 Answer = tuple[Literal["ready", "report", "stop", "bug"], object]

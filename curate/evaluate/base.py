@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from curate.score.reading import batches
 
 Pixels = NDArray[np.uint8]
 """(height, width, 3), RGB, any size."""
 
 Embeddings = NDArray[np.float32]
 """(n, dim), each row of length 1."""
-
-T = TypeVar("T")
 
 
 class Predict(Protocol):
@@ -56,18 +56,6 @@ _COLUMNS = pa.schema(
         "value": pa.float64(), "low": pa.float64(), "high": pa.float64(), "samples": pa.int64(), "settings": pa.string(),
     }
 )  # fmt: skip
-
-
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last one shorter."""
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def image_embeddings(predict: Predict, images: Iterable[Pixels], batch_size: int = 256) -> Embeddings:

@@ -44,7 +44,9 @@ def test_every_command_says_what_it_is_for_with_examples(command: click.Command,
 def test_every_example_of_the_help_parses(command: click.Command) -> None:
     import shlex
 
-    for line in re.findall(rf"^ *curate ({command.name}.*)$", command.help or "", re.MULTILINE):
+    examples = re.findall(rf"^ *curate ({command.name}.*)$", command.help or "", re.MULTILINE)
+    assert examples, f"the help of {command.name} shows no example"
+    for line in examples:
         command.make_context(str(command.name), shlex.split(line)[1:])
 
 
