@@ -10,24 +10,21 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import datetime
-import hashlib
 import os
 import socket
 import threading
-import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import cv2
 import pyarrow as pa
 
 from curate.fetch.buffer import ByteBudget
 from curate.fetch.client import Answer, Client, connect
+from curate.fetch.codec import outcome, prepare_process
 from curate.fetch.settings import FetchSettings
-from curate.media.image import ImageSettings, MediaError, StoredImage, prepare
 from curate.media.url import redacted
 from curate.schema import table
 from curate.stage import Compute, Resources, identity_of
@@ -127,7 +124,7 @@ class _Engine:
 
     def __init__(self, settings: FetchSettings, workers: int) -> None:
         self._loop = asyncio.new_event_loop()
-        self._codec = ThreadPoolExecutor(settings.codec_threads, "codec", initializer=_prepare_codec)
+        self._codec = ThreadPoolExecutor(settings.codec_threads, "codec", initializer=prepare_process)
         self._thread = threading.Thread(target=self._loop.run_forever, name="fetch", daemon=True)
         self._settings = settings
         self._submitted = 0
@@ -229,7 +226,7 @@ class _Fetcher:
         result = self._described(answer)
         if answer.body is not None:
             try:
-                work = asyncio.get_running_loop().run_in_executor(self._codec, _decoded, answer.body, self._settings.image)
+                work = asyncio.get_running_loop().run_in_executor(self._codec, outcome, answer.body, self._settings.image)
                 columns, result.image = await work
                 result.columns.update(columns)
             finally:
@@ -253,39 +250,3 @@ class _Fetcher:
         if answer.opt_out:
             columns |= {"signal": answer.opt_out.signal, "signal_value": answer.opt_out.value}
         return Result(columns)
-
-
-def _prepare_codec() -> None:
-    """One thread per image, and no lines on the terminal about other people's broken metadata."""
-    cv2.setNumThreads(1)
-    warnings.filterwarnings("ignore", module="PIL")
-
-
-def _decoded(body: bytes, settings: ImageSettings) -> tuple[dict[str, object], bytes | None]:
-    """Columns and stored bytes of one body; runs on a codec thread."""
-    columns: dict[str, object] = {"original_bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-    try:
-        stored = prepare(body, settings)
-    except MediaError as error:
-        columns["reason"] = error.reason
-        if error.header:
-            columns |= _original(error.header.format, *error.header.upright)
-        return columns, None
-    return columns | _original(stored.original.format, *stored.original.upright) | _kept(stored), stored.data
-
-
-def _original(name: str, width: int, height: int) -> dict[str, object]:
-    """Sizes fit 32 bits except those of forged headers, which are cut."""
-    largest = 2**31 - 1
-    return {"original_format": name, "original_width": min(width, largest), "original_height": min(height, largest)}
-
-
-def _kept(stored: StoredImage) -> dict[str, object]:
-    return {
-        "exif": stored.exif,
-        "width": stored.width,
-        "height": stored.height,
-        "format": stored.format,
-        "image_bytes": len(stored.data),
-        "image_sha256": hashlib.sha256(stored.data).hexdigest(),
-    }
