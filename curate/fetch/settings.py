@@ -38,12 +38,16 @@ class FetchSettings(Settings):
     host_interval_seconds: float = Field(default=0.5, ge=0, description="between two starts at one domain, all workers together")
 
     # how the work is spread; equal results whatever stands here
-    in_flight: int = Field(default=256, ge=1, description="requests at once per worker")
+    in_flight: int = Field(default=512, ge=1, description="requests at once per worker")
+    parts_at_once: int = Field(
+        default=4, ge=1, description="parts of one worker side by side, so that the slow end of one holds up no other"
+    )
     resolver_threads: int = Field(default=32, ge=1)
-    codec_threads: int = Field(default=1, ge=1, description="threads per worker that decode and encode")
+    decode_seconds: float = Field(default=10.0, gt=0, description="CPU time that one image may take")
+    decode_memory_bytes: int = Field(default=1 << 30, ge=64 << 20, description="memory that one image may take")
     batch_rows: int = Field(default=64, ge=1)
-    lookahead_rows: int = Field(default=4096, ge=1, description="rows under way in one worker")
-    buffer_bytes: int = Field(default=64 << 20, ge=1 << 20, description="bodies and images held by one worker")
+    rows_under_way: int = Field(default=4096, ge=1, description="rows of one worker that are being fetched or wait for their site")
+    buffer_bytes: int = Field(default=64 << 20, ge=1 << 20, description="bodies held by one worker, and as much again of finished images")
 
     @property
     def user_agent(self) -> str:
