@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from io import BufferedRWPair
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from curate.errors import LocalFault
 from curate.fetch import broker
 
 _OPEN_SECONDS = 15.0
 _POLL_SECONDS = 0.02
+_SEEDED_SECONDS = 3600.0
 _REMEMBERED = 256  # published texts that a broker that was killed may not have read
 
 
@@ -195,7 +201,8 @@ class Link(asyncio.Protocol):
             await _connect(self)
         except LocalFault as fault:
             self._fault = fault
-            for future in [*(ask.granted for ask in self.asks.values()), *(search.answer for search in self.searches.values())]:
+            waiting: list[asyncio.Future[Any]] = [ask.granted for ask in self.asks.values()]
+            for future in [*waiting, *(search.answer for search in self.searches.values())]:
                 if not future.done():
                     future.set_exception(fault)
 
@@ -222,11 +229,49 @@ async def _connect(link: Link) -> None:
         await asyncio.sleep(_POLL_SECONDS)
 
 
+def seed(name: str, known: Iterable[tuple[str, float, str]]) -> None:
+    """Tells the broker (key, expires, text) of what is known from elsewhere; a `name` it heard within the hour is not repeated.
+
+    Returns when the broker has it, whoever told. Blocks; not for event loops. Raises LocalFault.
+    """
+    folder = runtime_folder()
+    deadline = time.monotonic() + _OPEN_SECONDS
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                sock.connect(str(folder / broker.SOCKET))
+                with sock.makefile("rwb") as stream:
+                    _tell(stream, name, known)
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise LocalFault(f"the broker of requests does not answer in {folder} ({error}); nothing is lost") from None
+        start_broker(folder)
+        time.sleep(_POLL_SECONDS)
+
+
+def _tell(stream: BinaryIO | BufferedRWPair, name: str, known: Iterable[tuple[str, float, str]]) -> None:
+    stream.write(f"l 1 {name}\n".encode())
+    stream.flush()
+    answer = stream.readline()
+    if not answer:
+        raise ConnectionResetError("it ended")
+    if answer.startswith(b"f "):
+        for key, expires, text in known:
+            stream.write(f"s {key} {expires:.0f} {text}\n".encode())
+        stream.write(f"p 1 {time.time() + _SEEDED_SECONDS:.0f} told\nl 2 {name}\n".encode())
+        stream.flush()
+        if not stream.readline():
+            raise ConnectionResetError("it ended")
+
+
 def start_broker(folder: Path) -> None:
     """Starts a broker in the background, unless there is one; it listens when this returns. Raises LocalFault."""
     command = [sys.executable, "-I", "-S", broker.__file__, str(folder)]
     try:
-        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", timeout=_OPEN_SECONDS)
+        subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", timeout=_OPEN_SECONDS
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LocalFault(f"cannot start the broker of requests: {error}") from None
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from curate.fetch.buffer import ByteBudget
-from curate.fetch.client import Answer, Client, connect
+from curate.fetch.client import Answer, Client, RunFacts, connect
 from curate.fetch.codec import outcome, prepare_process
 from curate.fetch.settings import FetchSettings
 from curate.media.url import redacted
@@ -49,11 +49,11 @@ class FetchStage:
     """Needs `url` and `skip` (the reason for which a row is not to be requested, else null).
 
     Adds the columns of `fetched` that describe the image, telemetry, and `image`, the bytes to store (null with a
-    reason). `workers` is how many of these stages run at once, for the budgets of sites.
+    reason). `run` is told by the phase; no outcome depends on it but on which day an opt-out with a date is judged.
     """
 
     settings: FetchSettings = field(default_factory=FetchSettings)
-    workers: int = 1
+    run: RunFacts = field(default_factory=RunFacts)
     version: int = 1
 
     @property
@@ -81,7 +81,7 @@ class FetchStage:
     @contextmanager
     def open(self) -> Iterator[Compute]:
         """Starts the event loop and the codec threads; stops both at the end, whatever is under way."""
-        engine = _Engine(self.settings, self.workers)
+        engine = _Engine(self.settings, self.run)
         try:
             yield lambda batches: _in_order(engine, batches, self.settings, self.adds)
         finally:
@@ -122,28 +122,28 @@ class _Ticket:
 class _Engine:
     """An event loop in a thread, with its client and codec threads."""
 
-    def __init__(self, settings: FetchSettings, workers: int) -> None:
+    def __init__(self, settings: FetchSettings, run: RunFacts) -> None:
         self._loop = asyncio.new_event_loop()
         self._codec = ThreadPoolExecutor(settings.codec_threads, "codec", initializer=prepare_process)
         self._thread = threading.Thread(target=self._loop.run_forever, name="fetch", daemon=True)
         self._settings = settings
         self._submitted = 0
         self._thread.start()
-        self._closing = asyncio.run_coroutine_threadsafe(self._start(workers), self._loop).result()
+        self._closing = asyncio.run_coroutine_threadsafe(self._start(run), self._loop).result()
 
-    async def _start(self, workers: int) -> asyncio.Event:
+    async def _start(self, run: RunFacts) -> asyncio.Event:
         """Opens the client in a task of its own, so that the task that opened it also closes it."""
         ready, closing = asyncio.Event(), asyncio.Event()
-        self._session = asyncio.ensure_future(self._serve(workers, ready, closing))
+        self._session = asyncio.ensure_future(self._serve(run, ready, closing))
         starting = asyncio.ensure_future(ready.wait())
         await asyncio.wait({self._session, starting}, return_when=asyncio.FIRST_COMPLETED)
         if self._session.done():
             self._session.result()
         return closing
 
-    async def _serve(self, workers: int, ready: asyncio.Event, closing: asyncio.Event) -> None:
+    async def _serve(self, run: RunFacts, ready: asyncio.Event, closing: asyncio.Event) -> None:
         budget = ByteBudget(self._settings.buffer_bytes, self._settings.max_bytes)
-        async with connect(self._settings, budget, workers) as client:
+        async with connect(self._settings, budget, run) as client:
             self._fetcher = _Fetcher(client, self._codec, self._settings)
             ready.set()
             await closing.wait()

@@ -220,10 +220,11 @@ def server(_loop: asyncio.AbstractEventLoop) -> Iterator[FaultServer]:
 
 
 def quick(**changes: object) -> FetchSettings:
-    """Settings for loopback: no pause between starts, short deadlines."""
+    """Settings for loopback: no pause between starts, short deadlines, no files that hosts have about themselves."""
     base: dict[str, object] = {
         "allow_addresses": ("127.0.0.0/8",), "host_interval_seconds": 0.0, "host_in_flight": 64, "backoff_seconds": 0.01,
         "backoff_cap_seconds": 0.05, "total_seconds": 5.0, "max_bytes": 1 << 20,
+        "robots": False, "tdm_file": False,
     }  # fmt: skip
     return FetchSettings.model_validate(base | changes)
 
