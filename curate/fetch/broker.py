@@ -434,10 +434,10 @@ class Broker:
         self._knowledge.lost(peer)
 
 
-def listen(folder: str) -> tuple[socket.socket, bool] | None:
-    """The listening socket, and whether an earlier broker was killed; None when a broker lives already.
+def listen(folder: str) -> tuple[socket.socket, int, bool] | None:
+    """The listening socket, the lock, and whether an earlier broker was killed; None when a broker lives already.
 
-    The lock is held for as long as the process lives, by a descriptor that nobody closes.
+    The lock is held for as long as its descriptor is open.
     """
     lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -453,7 +453,7 @@ def listen(folder: str) -> tuple[socket.socket, bool] | None:
     listener.bind(path)
     listener.listen(256)
     listener.setblocking(False)
-    return listener, recovers
+    return listener, lock, recovers
 
 
 def main(folder: str) -> None:
@@ -462,7 +462,9 @@ def main(folder: str) -> None:
     if found is None or os.fork():
         os._exit(0)
     os.setsid()
-    listener, recovers = found
+    listener, lock, recovers = found
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())  # for whoever looks for it
     Broker(listener, os.path.join(folder, STORE), recovers).run()
     os.unlink(os.path.join(folder, SOCKET))
 

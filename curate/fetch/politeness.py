@@ -31,7 +31,9 @@ def site(host: str) -> str:
         return str(ipaddress.ip_address(host.strip("[]")))
     except ValueError:
         found = _suffixes()(host)
-        return f"{found.domain}.{found.suffix}" if found.domain and found.suffix else host
+        if found.domain and found.suffix:
+            return f"{found.domain}.{found.suffix}"
+        return host if found.suffix else ".".join(host.split(".")[-2:])  # the list's rule for endings that it lacks
 
 
 @dataclass(frozen=True)
