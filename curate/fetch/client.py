@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -27,7 +26,7 @@ from curate.fetch.failures import ResolverSilent, check_local, resolver_reason, 
 from curate.fetch.guard import BlockedAddress, Guard, check_url
 from curate.fetch.link import Deferred, open_link
 from curate.fetch.notes import Notes, Unreached
-from curate.fetch.origins import Origins, Page
+from curate.fetch.origins import Origins, Page, origin_of
 from curate.fetch.politeness import Budget, Politeness, Slot
 from curate.fetch.robots import LARGEST_BYTES, MAX_REDIRECTS
 from curate.fetch.settings import FetchSettings
@@ -128,7 +127,7 @@ class Client:
                 verdict = await self._origins.judge(target)
                 if verdict.reason:
                     return replace(answer, reason=verdict.reason, opt_out=verdict.opt_out, final_url=final_url)
-                async with self._politeness.slot(urlsplit(target).hostname or "", verdict.crawl_delay_seconds) as slot:
+                async with self._politeness.slot(origin_of(target)[1], verdict.crawl_delay_seconds) as slot:
                     with clock.running():
                         exchange = _Exchange(self, target, slot, verdict.opt_out)
                         location = await exchange.run(clock.left_seconds)
@@ -148,7 +147,7 @@ class Client:
         for hops in range(MAX_REDIRECTS + 1):
             if check_url(url, self._settings.max_url_characters):
                 break  # a redirect to nowhere: as if the file were not there
-            async with self._politeness.slot(urlsplit(url).hostname or "") as slot:
+            async with self._politeness.slot(origin_of(url)[1]) as slot:
                 with clock.running():
                     exchange = _PageExchange(self, url, slot)
                     location = await exchange.run(clock.left_seconds)

@@ -22,6 +22,7 @@ from curate.fetch import broker
 
 _OPEN_SECONDS = 15.0
 _POLL_SECONDS = 0.02
+_COMPANY_SECONDS = 0.005
 _SEEDED_SECONDS = 3600.0
 _REMEMBERED = 256  # published texts that a broker that was killed may not have read
 
@@ -68,6 +69,8 @@ class Link(asyncio.Protocol):
         self._out: list[str] = []
         self._rest = b""
         self._number = 0
+        self._hurried = False
+        self._timer: asyncio.TimerHandle | None = None
         self._published: deque[str] = deque(maxlen=_REMEMBERED)
         self._closing = False
         self._reopening: asyncio.Task[None] | None = None
@@ -91,12 +94,12 @@ class Link(asyncio.Protocol):
 
     def began(self, number: int) -> None:
         """The site has the request."""
-        self._say(f"b {number}")
+        self._mention(f"b {number}")
 
     def over(self, number: int) -> None:
         """The request ended."""
         if self.asks.pop(number, None):
-            self._say(f"r {number}")
+            self._mention(f"r {number}")
 
     async def look(self, key: str) -> tuple[str | None, int]:
         """What is known of `key`, as (text, number). Without text this caller must find out and `publish` or `drop`."""
@@ -145,11 +148,22 @@ class Link(asyncio.Protocol):
 
     def _say(self, line: str) -> None:
         """Queues a line; one write takes all that is said in one turn of the loop."""
-        if not self._out:
-            self._loop.call_soon(self._flush)
         self._out.append(line)
+        if not self._hurried:
+            self._hurried = True
+            self._loop.call_soon(self._flush)
+
+    def _mention(self, line: str) -> None:
+        """Queues a line that may wait a moment for company: it only makes the broker more careful to hear it late."""
+        self._out.append(line)
+        if not self._hurried and self._timer is None:
+            self._timer = self._loop.call_later(_COMPANY_SECONDS, self._flush)
 
     def _flush(self) -> None:
+        self._hurried = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._out and self.transport:
             self.transport.write(("\n".join(self._out) + "\n").encode())
             self._out = []

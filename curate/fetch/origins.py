@@ -7,6 +7,7 @@ everybody else on the machine and keeps them until they expire. A part's worker 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class _Robots:
     refused: Verdict | None
     rules: robots.Rules
     allowed: Verdict
+    allows_tdm: bool = True
 
 
 Parsed = TypeVar("Parsed")
@@ -73,7 +75,7 @@ class Origins:
         """Whether `url` may be asked for. Raises Unreached when its host could not be connected to, Deferred."""
         if not self._settings.robots and not self._wants_tdm:
             return self._nothing
-        origin = _origin(url)
+        origin = origin_of(url)
         verdict, asks_tdm = self._nothing, self._wants_tdm
         if self._settings.robots:
             known = self._robots.known(origin) or await self._robots.learn(origin)
@@ -83,7 +85,7 @@ class Origins:
                 line = known.rules.refusal(url)
                 if line is not None:
                     return Verdict("robots_disallowed", OptOut("robots.txt", line[:500]))
-                asks_tdm = asks_tdm and known.rules.refusal(_address(origin, tdm.PATH)) is None
+                asks_tdm = asks_tdm and known.allows_tdm
             verdict = known.allowed
         if asks_tdm:
             reservations = self._tdm.known(origin) or await self._tdm.learn(origin)
@@ -98,14 +100,22 @@ class Origins:
             refused = Verdict("robots_unreachable", OptOut("robots.txt", said))
             return _Robots(refused, robots.parse("", ()), self._nothing)
         rules = robots.parse(note.text or "", self._settings.robot_names)
-        return _Robots(None, rules, Verdict(None, None, rules.crawl_delay_seconds) if rules.crawl_delay_seconds else self._nothing)
+        allowed = Verdict(None, None, rules.crawl_delay_seconds) if rules.crawl_delay_seconds else self._nothing
+        return _Robots(None, rules, allowed, rules.refusal(f"https://host{tdm.PATH}") is None)
 
 
 Origin = tuple[str, str, int]
 
 
-def _origin(url: str) -> Origin:
-    parts = urlsplit(url)
+def origin_of(url: str) -> Origin:
+    """(scheme, host, port) of a well-formed http or https URL."""
+    end = url.find("/", 8)
+    return _split(url if end < 0 else url[:end])
+
+
+@functools.lru_cache(maxsize=65536)
+def _split(address: str) -> Origin:
+    parts = urlsplit(address)
     return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 

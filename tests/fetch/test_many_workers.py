@@ -27,7 +27,7 @@ class LoggedServer:
     port: int
     path: Path
 
-    def urls(self, addresses: int, each: int, tag: str, waits: tuple[int, ...] = (0, 0, 30, 150, 250)) -> list[str]:
+    def urls(self, addresses: int, each: int, tag: str, waits: tuple[int, ...] = (0, 500, 30, 500)) -> list[str]:
         """`each` URLs at each of so many addresses, which take their time in turn."""
         numbered = itertools.product(range(each), range(1, addresses + 1))
         return [f"http://127.0.77.{host}:{self.port}/wait/{waits[(n + host) % len(waits)]}/{tag}{n}" for n, host in numbered]
@@ -85,35 +85,35 @@ def broker_pid() -> int:
 
 
 def test_four_stages_in_two_processes_keep_every_budget(server: LoggedServer) -> None:
-    workers = [worker([server.urls(4, 4, f"{w}{stage}-") for stage in "ab"], host_interval_seconds=0.1) for w in "AB"]
-    assert [reasons(process) for process in workers] == [[None] * 32] * 2
-    assert len(server.log()) == 4 * (4 * 4 + 2)  # each address: its pictures, robots.txt and tdmrep.json once
+    workers = [worker([server.urls(4, 3, f"{w}{stage}-") for stage in "ab"], host_interval_seconds=0.1) for w in "AB"]
+    assert [reasons(process) for process in workers] == [[None] * 24] * 2
+    assert len(server.log()) == 4 * (4 * 3 + 2)  # each address: its pictures, robots.txt and tdmrep.json once
     assert server.violations(0.1) == []
 
 
 def test_the_defaults_are_two_open_and_half_a_second(server: LoggedServer) -> None:
     defaults = {"host_in_flight": 2, "host_interval_seconds": 0.5}
-    workers = [worker([server.urls(2, 2, f"{w}{stage}-", (0, 700, 1200)) for stage in "ab"], **defaults) for w in "AB"]
-    assert [reasons(process) for process in workers] == [[None] * 8] * 2
-    assert len(server.log()) == 2 * (2 * 4 + 2)
+    workers = [worker([server.urls(2, 1, f"{w}{stage}-", (1700,)) for stage in "ab"], **defaults) for w in "AB"]
+    assert [reasons(process) for process in workers] == [[None] * 4] * 2
+    assert len(server.log()) == 2 * (4 + 2)
     assert server.violations(0.5) == []
 
 
 def test_a_worker_that_is_killed_gives_back_what_it_held(server: LoggedServer) -> None:
-    doomed, other = (worker([server.urls(3, 8, f"{w}{stage}-", (150, 250)) for stage in "ab"], host_interval_seconds=0.1) for w in "AB")
+    doomed, other = (worker([server.urls(3, 6, f"{w}{stage}-", (150, 350)) for stage in "ab"], host_interval_seconds=0.1) for w in "AB")
     server.wait_for(20)
     doomed.send_signal(signal.SIGKILL)
     doomed.communicate()
-    assert reasons(other) == [None] * 48
+    assert reasons(other) == [None] * 36
     assert server.violations(0.1) == []
 
 
 def test_a_broker_that_is_killed_is_replaced_and_no_budget_exceeded(server: LoggedServer) -> None:
-    workers = [worker([server.urls(3, 5, f"{w}{stage}-", (0, 150, 400)) for stage in "ab"], host_interval_seconds=0.1) for w in "AB"]
+    workers = [worker([server.urls(3, 4, f"{w}{stage}-", (0, 150, 400)) for stage in "ab"], host_interval_seconds=0.1) for w in "AB"]
     server.wait_for(16)
     first = broker_pid()
     os.kill(first, signal.SIGKILL)
-    assert [reasons(process) for process in workers] == [[None] * 30] * 2
+    assert [reasons(process) for process in workers] == [[None] * 24] * 2
     assert broker_pid() != first
-    assert len(server.log()) == 3 * (4 * 5 + 2)  # nothing was asked for twice
+    assert len(server.log()) == 3 * (4 * 4 + 2)  # nothing was asked for twice
     assert server.violations(0.1) == []
