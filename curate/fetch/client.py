@@ -367,13 +367,13 @@ class RunFacts:
 async def connect(settings: FetchSettings, budget: ByteBudget, run: RunFacts) -> AsyncIterator[Client]:
     """A client on the running loop; the broker keeps every site's budget over all clients of this machine."""
     guard = Guard(settings.allow_addresses)
+    threads = ThreadPoolExecutor(settings.resolver_threads, thread_name_prefix="resolve")
+    asyncio.get_running_loop().set_default_executor(threads)
     link = await open_link()
     usual = Budget(settings.host_in_flight, settings.host_interval_seconds)
     politeness = Politeness(link, usual, settings.in_flight, settings.budgets(), settings.machines, settings.patience_seconds)
     sent = aiohttp.TraceConfig()
     sent.on_request_headers_sent.append(_tell_slot)
-    threads = ThreadPoolExecutor(settings.resolver_threads, thread_name_prefix="resolve")
-    asyncio.get_running_loop().set_default_executor(threads)
     connector = aiohttp.TCPConnector(
         limit=0,
         ttl_dns_cache=300,

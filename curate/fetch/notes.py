@@ -19,6 +19,7 @@ from curate.store import Pool
 
 DAY_SECONDS = 86_400.0
 TABLE = "robots"
+_MOST_CHARACTERS = 32 << 20
 _BATCH_ROWS = 64  # a text may have half a megabyte
 
 
@@ -75,9 +76,17 @@ class Notes:
     """What this worker asked hosts for and no part has reported yet; filled on the event loop, emptied from outside."""
 
     found: deque[Note] = field(default_factory=deque)
+    characters: int = 0
+
+    def add(self, note: Note) -> None:
+        """Notes it, unless the part's texts are too large together: then only the broker has it."""
+        if self.characters < _MOST_CHARACTERS:
+            self.characters += len(note.text or "")
+            self.found.append(note)
 
     def take(self) -> list[Note]:
         """Everything noted so far."""
+        self.characters = 0
         return [self.found.popleft() for _ in range(len(self.found))]
 
 

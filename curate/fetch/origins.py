@@ -11,7 +11,7 @@ import functools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from curate.fetch import robots, tdm
@@ -20,7 +20,8 @@ from curate.fetch.link import Link
 from curate.fetch.notes import DAY_SECONDS, Note, Notes, Unreached
 from curate.fetch.settings import FetchSettings
 
-_REMEMBERED = 16_384  # origins per worker; others are asked of the broker again
+_REMEMBERED_ORIGINS = 16_384  # per worker and kind of file; others are asked of the broker again
+_REMEMBERED_CHARACTERS = 2 << 20  # of rules; parsed they take some forty times as much
 _UNREACHED = frozenset({"dns_not_found", "dns_timeout", "connect_failed", "connect_timeout", "tls_failed", "blocked_address"})
 _ROBOTS_PATH = "/robots.txt"
 
@@ -56,8 +57,18 @@ class _Robots:
     allowed: Verdict
     allows_tdm: bool = True
 
+    @property
+    def characters(self) -> int:
+        """Size of the rules."""
+        return sum(map(len, self.rules.lines))
 
-Parsed = TypeVar("Parsed")
+
+class _Sized(Protocol):
+    @property
+    def characters(self) -> int: ...
+
+
+Parsed = TypeVar("Parsed", bound=_Sized)
 Read = Callable[[str], Awaitable[Page]]
 
 
@@ -92,6 +103,11 @@ class Origins:
             if reservations.entries and (reserved := reservations.opt_out(url)):
                 return Verdict(None, reserved, verdict.crawl_delay_seconds)
         return verdict
+
+    @property
+    def characters(self) -> int:
+        """Size of all rules that this worker remembers."""
+        return self._robots.characters + self._tdm.characters
 
     def _judged(self, note: Note) -> _Robots:
         """RFC 9309, 2.3.1: what is there is read, what is not there allows all, what cannot be had forbids all for now."""
@@ -135,6 +151,7 @@ class _Shelf(Generic[Parsed]):
         self._link, self._read, self._notes = link, read, notes
         self._again_seconds = min(again_seconds, DAY_SECONDS)
         self._known: dict[Origin, tuple[float, Parsed]] = {}
+        self.characters = 0  # of all that is known
         self._tasks: dict[Origin, asyncio.Task[Parsed]] = {}
 
     def known(self, origin: Origin) -> Parsed | None:
@@ -159,10 +176,18 @@ class _Shelf(Generic[Parsed]):
         note = await self._find(origin)
         large = len(note.text or "") > 1 << 16
         parsed = await asyncio.to_thread(self._parse, note) if large else self._parse(note)
-        if len(self._known) >= _REMEMBERED:
-            del self._known[next(iter(self._known))]
-        self._known[origin] = note.expires_at, parsed
+        self._remember(origin, note.expires_at, parsed)
         return parsed
+
+    def _remember(self, origin: Origin, expires_at: float, parsed: Parsed) -> None:
+        """Forgets the oldest where it gets too much."""
+        while self._known and (
+            origin in self._known or len(self._known) >= _REMEMBERED_ORIGINS or self.characters + parsed.characters > _REMEMBERED_CHARACTERS
+        ):
+            gone = self._known.pop(origin) if origin in self._known else self._known.pop(next(iter(self._known)))
+            self.characters -= gone[1].characters
+        self._known[origin] = expires_at, parsed
+        self.characters += parsed.characters
 
     async def _find(self, origin: Origin) -> Note:
         scheme, host, port = origin
@@ -178,7 +203,7 @@ class _Shelf(Generic[Parsed]):
             self._link.drop(number)
             raise
         self._link.publish(number, note.packed(), note.expires_at)
-        self._notes.found.append(note)
+        self._notes.add(note)
         return note
 
     def _noted(self, origin: Origin, page: Page) -> Note:

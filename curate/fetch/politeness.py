@@ -12,7 +12,7 @@ from typing import Any
 
 from curate.fetch.link import Link
 
-_ARRIVAL_SECONDS = 0.1  # a request that was sent this long ago is taken to have reached its site
+_ARRIVAL_SECONDS = 0.2  # a request that was sent this long ago is taken to have reached its site
 
 
 @functools.cache

@@ -32,6 +32,11 @@ class Reservations:
 
     entries: tuple[_Entry, ...] = ()
 
+    @property
+    def characters(self) -> int:
+        """Size of the reservations."""
+        return sum(len(entry.text) for entry in self.entries)
+
     def opt_out(self, url: str) -> OptOut | None:
         """The reservation that holds for `url`, or None."""
         for entry in self.entries:

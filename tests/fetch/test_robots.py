@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
@@ -18,8 +19,11 @@ import pytest
 from curate import schema as schemas
 from curate.catalog.digest import digest
 from curate.catalog.verify import check_alignment
+from curate.errors import LocalFault
 from curate.fetch import broker
-from curate.fetch.link import runtime_folder
+from curate.fetch.link import open_link, runtime_folder
+from curate.fetch.notes import Notes
+from curate.fetch.origins import Origins, Page
 from curate.fetch.phase import FetchPhase
 from curate.lease import claim
 from curate.stage import PartReport, PartTask
@@ -235,3 +239,30 @@ def test_notes_are_not_content_and_not_aligned(hosts: Hosts, tmp_path: Path) -> 
     check = Check("alignment", "")
     check_alignment(check, pin(pool))
     assert not check.failures
+
+
+def test_hosts_with_endless_rules_do_not_fill_the_memory() -> None:
+    rules = "".join(f"Disallow: /{number}/\n" for number in range(12_000))
+
+    async def read(url: str) -> Page:
+        return Page(200, f"User-agent: *\n{rules}".encode())
+
+    async def work() -> None:
+        link, notes = await open_link(), Notes()
+        origins = Origins(link, read, quick(robots=True), notes)
+        for _ in range(2):
+            for host in range(20):
+                assert (await origins.judge(f"http://endless{host}.example/7/x")).reason == BLOCKED
+                assert (await origins.judge(f"http://endless{host}.example/x")).reason is None
+                assert 0 < origins.characters <= 2 << 20
+        assert len(notes.take()) == 20 and not notes.take()
+        await link.close()
+
+    asyncio.run(work())
+
+
+def test_where_no_broker_can_be_one_line_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
+    with pytest.raises(LocalFault, match="set XDG_RUNTIME_DIR"):
+        fetch(["http://127.0.0.1:1/"], quick())
