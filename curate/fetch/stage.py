@@ -24,7 +24,7 @@ import pyarrow as pa
 import uvloop
 
 from curate.fetch.buffer import ByteBudget, Spill
-from curate.fetch.client import Answer, Client, connect
+from curate.fetch.client import Answer, Client, RunFacts, connect
 from curate.fetch.decoder import Decoder
 from curate.fetch.settings import FetchSettings
 from curate.media.url import redacted
@@ -51,11 +51,11 @@ class FetchStage:
     """Needs `url` and `skip` (the reason for which a row is not to be requested, else null).
 
     Adds the columns of `fetched` that describe the image, telemetry, and `image`, the bytes to store (null with a
-    reason). `workers` is how many of these stages run at once, for the budgets of sites.
+    reason). `run` is told by the phase; no outcome depends on it but on which day an opt-out with a date is judged.
     """
 
     settings: FetchSettings = field(default_factory=FetchSettings)
-    workers: int = 1
+    run: RunFacts = field(default_factory=RunFacts)
     version: int = 1
 
     @property
@@ -84,7 +84,7 @@ class FetchStage:
     def open(self) -> Iterator[Compute]:
         """Starts the event loop and the decoder; stops both at the end, whatever is under way. Any thread may compute."""
         _raise_descriptor_limit()
-        with closing(_Engine(self.settings, self.workers)) as engine:
+        with closing(_Engine(self.settings, self.run)) as engine:
             yield lambda batches: _in_order(engine, batches, self.adds)
 
 
@@ -116,28 +116,28 @@ def _as_batch(results: list[Result], schema: pa.Schema) -> pa.RecordBatch:
 class _Engine:
     """An event loop in a thread, with its client and decoder."""
 
-    def __init__(self, settings: FetchSettings, workers: int) -> None:
+    def __init__(self, settings: FetchSettings, run: RunFacts) -> None:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fetch", daemon=True)
         self._settings = settings
         self._thread.start()
-        self._closing = asyncio.run_coroutine_threadsafe(self._start(workers), self._loop).result()
+        self._closing = asyncio.run_coroutine_threadsafe(self._start(run), self._loop).result()
 
-    async def _start(self, workers: int) -> asyncio.Event:
+    async def _start(self, run: RunFacts) -> asyncio.Event:
         """Opens the client in a task of its own, so that the task that opened it also closes it."""
         ready, closing = asyncio.Event(), asyncio.Event()
-        self._session = asyncio.ensure_future(self._serve(workers, ready, closing))
+        self._session = asyncio.ensure_future(self._serve(run, ready, closing))
         starting = asyncio.ensure_future(ready.wait())
         await asyncio.wait({self._session, starting}, return_when=asyncio.FIRST_COMPLETED)
         if self._session.done():
             self._session.result()
         return closing
 
-    async def _serve(self, workers: int, ready: asyncio.Event, closing: asyncio.Event) -> None:
+    async def _serve(self, run: RunFacts, ready: asyncio.Event, closing: asyncio.Event) -> None:
         budget = ByteBudget(self._settings.buffer_bytes, self._settings.max_bytes)
         decoder = Decoder(self._settings)
         try:
-            async with connect(self._settings, budget, workers) as client:
+            async with connect(self._settings, budget, run) as client:
                 self._fetcher = _Fetcher(client, decoder, self._settings)
                 ready.set()
                 await closing.wait()

@@ -59,7 +59,7 @@ def _path(pool: Pool, table: str, name: str) -> str:
 
 
 def run(pool: Pool, settings: FetchSettings, previous: str | None = None, **inputs: str) -> PartReport:
-    with FetchPhase(settings, workers=1).open() as fetch_part:
+    with FetchPhase(settings).open() as fetch_part:
         return fetch_part(PartTask(str(pool.path), 3, inputs, "basis", previous))
 
 
