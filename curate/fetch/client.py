@@ -20,6 +20,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from curate.fetch.blocklist import load
 from curate.fetch.buffer import UNTOLD_BYTES, ByteBudget, Lease
 from curate.fetch.consent import OptOut, find_opt_out, parse_date
 from curate.fetch.failures import ResolverSilent, check_local, resolver_reason, retryable, status_reason
@@ -82,6 +83,7 @@ class Client:
         self._settings = settings
         self._politeness = politeness
         self._budget = budget
+        self._lists = load(settings.blocklists)
         self._today = settings.opt_out_date or datetime.datetime.now(datetime.UTC).date()
 
     async def get(self, url: str) -> Answer:
@@ -111,6 +113,10 @@ class Client:
             reason = check_url(target, self._settings.max_url_characters)
             if reason:
                 return replace(answer, reason=reason, final_url=None if target == url else target[:2048])
+            hit = self._lists.of_url(target)
+            if hit:
+                listed = OptOut(hit.signal, hit.value)
+                return replace(answer, reason="blocklisted", opt_out=listed, final_url=None if target == url else target)
             async with self._politeness.slot(urlsplit(target).hostname or ""):
                 with clock.running():
                     exchange = _Exchange(self, target)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from typing import Literal
 
 from pydantic import Field, field_validator
 
+from curate.fetch.blocklist import BlockListSettings
 from curate.media.image import ImageSettings
 from curate.settings import Settings
 
 
 class FetchSettings(Settings):
-    """Settings of the fetch phase: caps and manners of the requests, and the stored image (`image`)."""
+    """Settings of the fetch phase: caps and manners of the requests, and the stored image (`image`).
+
+    `verify_hash` says what becomes of a body that has not the sha256 or md5 that the list promised (list columns of
+    these names). off: kept, with `hash_drift` true · drift: kept so only when it looks like what the list describes by
+    `pdq` (PDQ) or `phash` (as in scores), else `hash_mismatch` · strict: `hash_mismatch`, and `hash_missing` where
+    nothing is promised.
+    """
 
     # what an answer may be
     max_bytes: int = Field(default=32 << 20, ge=1, description="largest body in bytes")
@@ -23,6 +31,9 @@ class FetchSettings(Settings):
     opt_out: bool = Field(default=True, description="honour X-Robots-Tag and TDM-Reservation")
     opt_out_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex", "none")
     opt_out_date: datetime.date | None = Field(default=None, description="day on which unavailable_after is judged; default today (UTC)")
+    verify_hash: Literal["off", "drift", "strict"] = Field(default="drift", description="what becomes of a body with another hash")
+    blur_column: str | None = Field(default="auto", description="list column of boxes to blur; auto: boxes or face_bboxes; null: none")
+    blocklists: BlockListSettings = BlockListSettings()
     image: ImageSettings = ImageSettings()
 
     # how to ask
@@ -69,5 +80,8 @@ class FetchSettings(Settings):
 
         A pool fetched with another deadline or user agent is not stale; one with another size or cap is.
         """
-        names = ("max_bytes", "max_redirects", "opt_out", "opt_out_directives", "opt_out_date", "robot_names", "image")
-        return self.model_dump(mode="json", include=set(names))
+        names = (
+            "max_bytes", "max_redirects", "opt_out", "opt_out_directives", "opt_out_date", "robot_names",
+            "verify_hash", "blur_column", "image",
+        )  # fmt: skip
+        return {**self.model_dump(mode="json", include=set(names)), "blocklists": self.blocklists.identity()}

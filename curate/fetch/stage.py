@@ -25,13 +25,15 @@ from curate.fetch.buffer import ByteBudget
 from curate.fetch.client import Answer, Client, connect
 from curate.fetch.codec import outcome, prepare_process
 from curate.fetch.settings import FetchSettings
+from curate.fetch.wish import WISH, Wish, wishes_of
 from curate.media.url import redacted
 from curate.schema import table
 from curate.stage import Compute, Resources, identity_of
 
 RESULT_COLUMNS = (
     "reason", "http_status", "final_url", "content_type", "signal", "signal_value", "original_bytes", "original_width",
-    "original_height", "original_format", "sha256", "exif", "width", "height", "format", "image_bytes", "image_sha256",
+    "original_height", "original_format", "sha256", "md5", "hash_drift", "blurred", "exif", "width", "height", "format",
+    "image_bytes", "image_sha256",
 )  # fmt: skip
 TELEMETRY_COLUMNS = ("finished_at", "attempts", "latency_seconds", "bytes_read", "worker")
 
@@ -46,7 +48,7 @@ class Result:
 
 @dataclass(frozen=True)
 class FetchStage:
-    """Needs `url` and `skip` (the reason for which a row is not to be requested, else null).
+    """Needs `url`, `skip` (the reason for which a row is not to be requested, else null) and `wish` (see `Wish`).
 
     Adds the columns of `fetched` that describe the image, telemetry, and `image`, the bytes to store (null with a
     reason). `workers` is how many of these stages run at once, for the budgets of sites.
@@ -63,8 +65,8 @@ class FetchStage:
 
     @property
     def needs(self) -> pa.Schema:
-        """`url` and `skip`, both string."""
-        return pa.schema([("url", pa.string()), ("skip", pa.string())])
+        """`url` and `skip`, both string, and `wish`."""
+        return pa.schema([("url", pa.string()), ("skip", pa.string()), ("wish", WISH)])
 
     @property
     def adds(self) -> pa.Schema:
@@ -152,7 +154,7 @@ class _Engine:
         """Starts a batch."""
         urls, skips = batch.column("url").to_pylist(), batch.column("skip").to_pylist()
         number, self._submitted = self._submitted, self._submitted + 1
-        future = asyncio.run_coroutine_threadsafe(self._fetcher.batch(number, urls, skips), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._fetcher.batch(number, urls, skips, wishes_of(batch)), self._loop)
         return _Ticket(number, batch.num_rows, future)
 
     def collect(self, ticket: _Ticket) -> list[Result]:
@@ -192,9 +194,10 @@ class _Fetcher:
         self._held_bytes = 0
         self._room = asyncio.Condition()
 
-    async def batch(self, number: int, urls: list[str], skips: list[str | None]) -> list[Result]:
+    async def batch(self, number: int, urls: list[str], skips: list[str | None], wishes: list[Wish]) -> list[Result]:
         """Outcomes of one batch, in order; raises the first exception."""
-        return await asyncio.gather(*(self._row(number, url, skip) for url, skip in zip(urls, skips, strict=True)))
+        rows = zip(urls, skips, wishes, strict=True)
+        return await asyncio.gather(*(self._row(number, url, skip, wish) for url, skip, wish in rows))
 
     def favour(self, number: int) -> None:
         """Lets batches up to `number` start whatever is held: somebody waits for them."""
@@ -216,7 +219,7 @@ class _Fetcher:
     def _may_start(self, number: int) -> bool:
         return number <= self._favoured or self._held_bytes < self._settings.buffer_bytes
 
-    async def _row(self, number: int, url: str, skip: str | None) -> Result:
+    async def _row(self, number: int, url: str, skip: str | None, wish: Wish) -> Result:
         if skip is not None:
             return Result({"reason": skip})
         if not self._may_start(number):
@@ -226,7 +229,7 @@ class _Fetcher:
         result = self._described(answer)
         if answer.body is not None:
             try:
-                work = asyncio.get_running_loop().run_in_executor(self._codec, outcome, answer.body, self._settings.image)
+                work = asyncio.get_running_loop().run_in_executor(self._codec, outcome, answer.body, wish, self._settings)
                 columns, result.image = await work
                 result.columns.update(columns)
             finally:

@@ -12,6 +12,7 @@ import json
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,13 +23,15 @@ import simplejpeg
 from PIL import ExifTags, Image
 from pydantic import Field
 
+from curate.media.blur import Box, blur, upright_boxes
 from curate.media.header import Header, MediaError, header, sniff
 from curate.media.perceptual import grey_entropy, phash
 from curate.settings import Settings
 
 __all__ = [
     "Fit", "Header", "ImageSettings", "MediaError", "Rgb", "StoredImage",
-    "check_pixels", "decode_rgb", "encode", "exif_json", "fit", "grey_entropy", "header", "phash", "prepare", "resize", "sniff",
+    "check_limits", "check_pixels", "decode_rgb", "encode", "exif_json", "fit", "grey_entropy", "header", "phash", "prepare",
+    "resize", "sniff",
 ]  # fmt: skip
 
 Rgb = npt.NDArray[np.uint8]
@@ -63,6 +66,12 @@ class ImageSettings(Settings):
     max_side: int = Field(default=MAX_SIDE, ge=1)
     max_exif_bytes: int = Field(default=4096, ge=2)
 
+    # what is not worth keeping, judged by the header alone; null is no limit, and a policy may still decide later
+    min_bytes: int | None = Field(default=None, ge=1, description="smallest file; below it image_small")
+    min_side: int | None = Field(default=None, ge=1, description="shorter side of the original in pixels; below it image_small")
+    max_aspect: float | None = Field(default=None, ge=1, description="longer side over shorter side; above it image_aspect")
+    max_area: int | None = Field(default=None, ge=1, description="width times height of the original; above it image_large")
+
 
 @dataclass(frozen=True)
 class StoredImage:
@@ -76,6 +85,10 @@ class StoredImage:
     exif: str | None
 
 
+Look = Callable[[Rgb, Rgb], None]
+"""Sees the upright picture as decoded and as it is to be stored; raises MediaError or an error of its own to refuse it."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """How an image is made to fit: scaled to `scaled`, then cropped or bordered to `framed`; (width, height) in pixels."""
@@ -84,19 +97,40 @@ class Fit:
     framed: tuple[int, int]
 
 
-def prepare(data: bytes, settings: ImageSettings) -> StoredImage:
-    """Checks, decodes, resizes and encodes one file as `settings` say. Raises MediaError."""
+def prepare(data: bytes, settings: ImageSettings, boxes: tuple[Box, ...] = (), look: Look | None = None) -> StoredImage:
+    """Checks, decodes, resizes, blurs and encodes one file as `settings` say. Raises MediaError, and what `look` raises.
+
+    A picture with `boxes` is never stored as it came. Boxes lie on the picture as stored in the file or, for lists do
+    not say, as shown: with an EXIF orientation both readings are blurred.
+    """
     found = header(data)
     check_pixels(found, settings.max_pixels, settings.max_side)
+    check_limits(found, len(data), settings)
     size = found.upright
     how = fit(*size, settings)
-    if _may_keep(found, how, settings):
-        _decode(data, found, (1, 1))  # damage must not pass, although the pixels are not needed
+    if not boxes and _may_keep(found, how, settings):
         kept, extension = data, _extension(found.format)
+        pixels = _decode(data, found, None if look else (1, 1))  # damage must not pass, although the pixels are not needed
+        if look:
+            look(pixels, pixels)
     else:
-        pixels = resize(_decode(data, found, how.scaled if settings.decode == "fast" else None), how)
-        kept, extension, size = encode(pixels, settings), settings.format, how.framed
+        pixels = _decode(data, found, how.scaled if settings.decode == "fast" else None)
+        framed = _framed(_blurred(_scaled(pixels, how.scaled), boxes, found.orientation), how)
+        if look:
+            look(pixels, framed)
+        kept, extension, size = encode(framed, settings), settings.format, how.framed
     return StoredImage(kept, extension, *size, found, exif_json(found.exif, settings.max_exif_bytes))
+
+
+def check_limits(found: Header, size_bytes: int, settings: ImageSettings) -> None:
+    """Raises MediaError (image_small, image_aspect, image_large) when the original is outside the limits that are set."""
+    low, high = sorted(found.upright)
+    if size_bytes < (settings.min_bytes or 0) or low < (settings.min_side or 0):
+        raise MediaError("image_small", found)
+    if settings.max_aspect is not None and high > low * settings.max_aspect:
+        raise MediaError("image_aspect", found)
+    if settings.max_area is not None and low * high > settings.max_area:
+        raise MediaError("image_large", found)
 
 
 def check_pixels(found: Header, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> None:
@@ -128,11 +162,25 @@ def fit(width: int, height: int, settings: ImageSettings) -> Fit:
 
 def resize(pixels: Rgb, how: Fit) -> Rgb:
     """Scales by area averaging down or Lanczos up; then takes the middle, or puts white around."""
-    width, height = how.scaled
-    if pixels.shape[:2] != (height, width):
-        shrinks = width <= pixels.shape[1] and height <= pixels.shape[0]
-        pixels = _as_rgb(cv2.resize(pixels, how.scaled, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4))
-    left, top = (width - how.framed[0]) // 2, (height - how.framed[1]) // 2
+    return _framed(_scaled(pixels, how.scaled), how)
+
+
+def _scaled(pixels: Rgb, size: tuple[int, int]) -> Rgb:
+    height, width = pixels.shape[:2]
+    if (width, height) == size:
+        return pixels
+    shrinks = size[0] <= width and size[1] <= height
+    return _as_rgb(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4))
+
+
+def _blurred(pixels: Rgb, boxes: tuple[Box, ...], orientation: int) -> Rgb:
+    if not boxes:
+        return pixels
+    return blur(pixels, boxes if orientation == 1 else (*boxes, *upright_boxes(boxes, orientation)))
+
+
+def _framed(pixels: Rgb, how: Fit) -> Rgb:
+    left, top = (how.scaled[0] - how.framed[0]) // 2, (how.scaled[1] - how.framed[1]) // 2
     if left < 0 or top < 0:
         return _bordered(pixels, how.framed)
     return np.ascontiguousarray(pixels[top : top + how.framed[1], left : left + how.framed[0]])

@@ -60,7 +60,8 @@ def distance_bits(one: bytes, other: bytes) -> int:
 def _luma(rgb: npt.NDArray[np.uint8]) -> Floats:
     height, width = rgb.shape[:2]
     if max(height, width) > _MAX_SIDE:
-        rgb = cv2.resize(rgb, (min(width, _MAX_SIDE), min(height, _MAX_SIDE)), interpolation=cv2.INTER_AREA)
+        size = (min(width, _MAX_SIDE), min(height, _MAX_SIDE))
+        rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
     return np.asarray(cv2.transform(rgb.astype(np.float32), _WEIGHTS), np.float32)
 
 
@@ -97,7 +98,7 @@ def _decimated(values: Floats) -> Floats:
     height, width = values.shape
     places = np.arange(_SAMPLES) + 0.5
     rows, columns = (places * height / _SAMPLES).astype(int), (places * width / _SAMPLES).astype(int)
-    return values[rows[:, None], columns[None, :]]
+    return np.asarray(values[rows[:, None], columns[None, :]], np.float32)
 
 
 def _quality(samples: Floats) -> int:
