@@ -56,7 +56,7 @@ class FetchStage:
 
     settings: FetchSettings = field(default_factory=FetchSettings)
     workers: int = 1
-    version: int = 1
+    version: int = 2
 
     @property
     def resources(self) -> Resources:

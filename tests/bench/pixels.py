@@ -25,7 +25,8 @@ from curate.fetch.codec import outcome, prepare_process
 from curate.fetch.settings import FetchSettings
 from curate.fetch.wish import EMPTY
 from curate.media import image as codec
-from curate.media.image import ImageSettings
+from curate.media import resize
+from curate.media.settings import ImageSettings
 from tests.media.photos import jpeg, photo_like, text_page
 from tests.media.test_fidelity import MODES, ours, peer, psnr, resizer_class
 
@@ -53,20 +54,20 @@ def steps(files: Sequence[bytes], settings: ImageSettings) -> dict[str, float]:
     """CPU milliseconds per image of each step of `fast`."""
     spent = dict.fromkeys(("sha256 of the body", "header", "decode", "resize", "encode", "sha256 of the image"), 0.0)
 
-    def timed(name: str, work: Callable[[], Any]) -> Any:
+    def timed(name: str, work: Callable[..., Any], *arguments: object) -> Any:
         started = time.process_time()
-        made = work()
+        made = work(*arguments)
         spent[name] += (time.process_time() - started) * 1e3 / len(files)
         return made
 
     for data in files:
-        timed("sha256 of the body", lambda: hashlib.sha256(data).hexdigest())
-        found = timed("header", lambda: codec.header(data))
-        how = codec.fit(*found.upright, settings)
-        pixels = timed("decode", lambda: codec._decoded(data, found, how.scaled))
-        scaled = timed("resize", lambda: codec._scaled(pixels, how.scaled, codec._extent(pixels, found)))
-        stored = timed("encode", lambda: codec.encode(scaled, settings))
-        timed("sha256 of the image", lambda: hashlib.sha256(stored).hexdigest())
+        timed("sha256 of the body", hashlib.sha256, data)
+        found = timed("header", codec.header, data)
+        how = resize.fit(*found.upright, settings)
+        pixels = timed("decode", codec._decoded, data, found, resize.quick_size(found, how.scaled))
+        scaled = timed("resize", resize.scale, pixels, how.scaled, resize.extent_of(pixels, found), True)
+        stored = timed("encode", codec.encode, scaled, settings)
+        timed("sha256 of the image", hashlib.sha256, stored)
     return spent
 
 
@@ -113,12 +114,12 @@ def img2dataset_is_there() -> bool:
     return True
 
 
-def full(data: bytes, mode: str) -> codec.Rgb:
+def full(data: bytes, mode: str) -> resize.Rgb:
     """Full-size decoding by OpenCV, then area averaging: img2dataset's pixels."""
     if img2dataset_is_there():
         return peer(data, mode)
     pixels = np.asarray(cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
-    return codec.resize(pixels, codec.fit(pixels.shape[1], pixels.shape[0], ImageSettings.model_validate({"resize_mode": mode})))
+    return resize.resize(pixels, resize.fit(pixels.shape[1], pixels.shape[0], ImageSettings.model_validate({"resize_mode": mode})))
 
 
 def fidelity(files: Sequence[bytes]) -> dict[str, dict[str, dict[str, float]]]:

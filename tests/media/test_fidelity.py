@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from curate.media.image import ImageSettings, decode_rgb, fit, prepare
+from curate.media.image import ImageSettings, decode_rgb, fit, header, prepare
+from curate.media.image import _decoded as decode_at
+from curate.media.resize import extent_of, quick_size
 from tests.media.photos import Pixels, jpeg, photo_like, text_page
 from tests.media.test_header import exif
 
@@ -117,3 +119,17 @@ def test_scaled_decoding_moves_nothing(size: tuple[int, int], orientation: int) 
     fast, faithful = (ours(data, "keep_ratio", decode, 200) for decode in ("fast", "faithful"))
     edges: list[Callable[[Pixels], Pixels]] = [lambda p: p[:20], lambda p: p[-20:], lambda p: p[:, :20], lambda p: p[:, -20:]]
     assert min(psnr(edge(fast), edge(faithful)) for edge in edges) >= 42
+
+
+def test_scaled_decoding_always_holds_all_of_the_wanted_size() -> None:
+    """Any size in, any size out: never is a picture decoded too small and then stretched."""
+    drawn = np.random.default_rng(3)
+    for _ in range(120):
+        width, height, wanted = (int(value) for value in drawn.integers(1, 700, 3))
+        data = jpeg(drawn.integers(0, 256, (height, width, 3), np.uint8), 50)
+        found = header(data)
+        how = fit(width, height, ImageSettings(size=wanted, resize_mode="keep_ratio_largest"))
+        pixels = decode_at(data, found, quick_size(found, how.scaled))
+        reach = extent_of(pixels, found)
+        assert reach[0] >= how.scaled[0] and reach[1] >= how.scaled[1]
+        assert any(reach == (width * n / 8, height * n / 8) for n in (1, 2, 4, 8))
