@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import datetime
 import random
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
@@ -20,11 +20,13 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from curate.fetch.breaker import Connections, spare_descriptors
 from curate.fetch.buffer import UNTOLD_BYTES, ByteBudget, Lease
 from curate.fetch.consent import OptOut, find_opt_out, parse_date
-from curate.fetch.failures import ResolverSilent, check_local, resolver_reason, retryable, status_reason
+from curate.fetch.failures import MachineFault, ResolverSilent, check_local, resolver_reason, retryable, status_reason
 from curate.fetch.guard import BlockedAddress, Guard, check_url
 from curate.fetch.politeness import Politeness
+from curate.fetch.resolver import Resolver
 from curate.fetch.settings import FetchSettings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -55,7 +57,7 @@ class Answer:
 
 
 class _Clock:
-    """Time one URL has left; stands still while the URL waits for its site's budget."""
+    """Time one URL has left; stands still while it waits for its site's budget, the resolver's queue or this machine."""
 
     def __init__(self, seconds: float) -> None:
         self.left_seconds = seconds
@@ -73,15 +75,35 @@ class _Clock:
         self.left_seconds -= seconds
         self.used_seconds += seconds
 
+    @contextmanager
+    def given_back(self, error: type[Exception]) -> Iterator[None]:
+        """Time that ends in this error was never spent."""
+        left_seconds, used_seconds = self.left_seconds, self.used_seconds
+        try:
+            yield
+        except error:
+            self.left_seconds, self.used_seconds = left_seconds, used_seconds
+            raise
+
 
 class Client:
     """Fetches URLs on one event loop; made by `connect`."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: FetchSettings, politeness: Politeness, budget: ByteBudget) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        settings: FetchSettings,
+        politeness: Politeness,
+        budget: ByteBudget,
+        resolver: Resolver,
+        connections: Connections,
+    ) -> None:
         self._session = session
         self._settings = settings
         self._politeness = politeness
         self._budget = budget
+        self._connections = connections
+        self.resolver = resolver
         self._today = settings.opt_out_date or datetime.datetime.now(datetime.UTC).date()
 
     async def get(self, url: str) -> Answer:
@@ -105,21 +127,50 @@ class Client:
         return max(jitter_seconds, answer.retry_after_seconds)
 
     async def _attempt(self, url: str, clock: _Clock) -> Answer:
-        """One request with its redirects; each hop waits for its own site's budget, off the clock."""
+        """One request with its redirects."""
         target, answer = url, Answer()
         for _ in range(self._settings.max_redirects + 1):
             reason = check_url(target, self._settings.max_url_characters)
             if reason:
                 return replace(answer, reason=reason, final_url=None if target == url else target[:2048])
-            async with self._politeness.slot(urlsplit(target).hostname or ""):
-                with clock.running():
-                    exchange = _Exchange(self, target)
-                    location = await exchange.run(clock.left_seconds)
-            answer = replace(exchange.answer, final_url=None if target == url else target)
+            answer, location = await self._hop(target, clock)
+            answer = replace(answer, final_url=None if target == url else target)
             if location is None:
                 return answer
             target = location
         return replace(answer, reason="too_many_redirects")
+
+    async def _hop(self, target: str, clock: _Clock) -> tuple[Answer, str | None]:
+        """One request, and where it redirects to. Waits off the clock: for the name, for this machine, for the site's budget."""
+        host = urlsplit(target).hostname or ""
+        while True:
+            reason = await self._resolve(host, clock)
+            if reason:
+                return Answer(reason=reason), None
+            await self._connections.ready()
+            begun = time.monotonic()
+            try:
+                async with self._politeness.slot(host):
+                    begun = time.monotonic()
+                    with self._connections.request(), clock.given_back(MachineFault), clock.running():
+                        exchange = _Exchange(self, target)
+                        location = await exchange.run(clock.left_seconds)
+            except MachineFault as fault:
+                if not await self._connections.explain(fault, begun):
+                    return Answer(reason="connect_failed"), None
+                continue
+            if exchange.answer.status is not None:
+                self._connections.succeeded()
+            return exchange.answer, location
+
+    async def _resolve(self, host: str, clock: _Clock) -> str | None:
+        """Has the name's addresses looked up before anything waits for its turn; the reason when it has none."""
+        try:
+            clock.spend(await self.resolver.prepare(host))
+        except OSError as error:
+            clock.spend(error.seconds if isinstance(error, ResolverSilent) else 0.0)
+            return resolver_reason(error)
+        return None
 
 
 class _Exchange:
@@ -238,7 +289,7 @@ def _retry_after(response: aiohttp.ClientResponse) -> float:
 
 
 def _network_reason(error: Exception) -> str:
-    """Reason of what the HTTP client raised. Raises LocalFault for faults of this machine."""
+    """Reason of what the HTTP client raised. Raises MachineFault for what may be a fault of this machine."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     check_local(cause)
     if isinstance(cause, BlockedAddress):
@@ -263,22 +314,19 @@ def _exchange_reason(error: Exception) -> str:
     return "bad_response" if isinstance(error, aiohttp.ClientError) else "bad_url"
 
 
-class _Resolver(AbstractResolver):
-    """getaddrinfo in threads, with a limit of time."""
+class _Names(AbstractResolver):
+    """The resolver as aiohttp wants it."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._inner = aiohttp.ThreadedResolver()
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
 
     async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await self._inner.resolve(host, port, family)  # type: ignore[arg-type]
-        except TimeoutError:
-            raise ResolverSilent(f"no answer within {self._seconds} s") from None
+        found = await self._resolver.held(host, port)
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=flags) for kind, address in found]
 
     async def close(self) -> None:
-        await self._inner.close()
+        pass
 
 
 @asynccontextmanager
@@ -286,13 +334,16 @@ async def connect(settings: FetchSettings, budget: ByteBudget, workers: int = 1)
     """A client on the running loop; `workers` of them together keep every site's budget."""
     guard = Guard(settings.allow_addresses)
     politeness = Politeness(settings.host_in_flight, settings.host_interval_seconds, settings.in_flight, workers)
-    threads = ThreadPoolExecutor(settings.resolver_threads, thread_name_prefix="resolve")
-    asyncio.get_running_loop().set_default_executor(threads)
+    descriptors = spare_descriptors(3 * settings.in_flight)
+    connections = Connections(settings.in_flight, descriptors, settings.local_fault_seconds)
+    resolver = Resolver(settings.resolvers, settings.resolve_seconds, settings.resolver_in_flight, settings.local_fault_seconds)
+    keeps = descriptors >= 3 * settings.in_flight
     connector = aiohttp.TCPConnector(
         limit=0,
-        ttl_dns_cache=300,
-        keepalive_timeout=_KEEPALIVE_SECONDS,
-        resolver=_Resolver(settings.resolve_seconds),
+        use_dns_cache=False,
+        keepalive_timeout=_KEEPALIVE_SECONDS if keeps else None,
+        force_close=not keeps,
+        resolver=_Names(resolver),
         socket_factory=guard.open_socket,
     )
     session = aiohttp.ClientSession(
@@ -307,5 +358,9 @@ async def connect(settings: FetchSettings, budget: ByteBudget, workers: int = 1)
         max_field_size=settings.max_header_bytes,
     )
     session._retry_connection = False  # attempts are counted and spaced here, not repeated below
-    async with session:
-        yield Client(session, settings, politeness, budget)
+    try:
+        async with session:
+            yield Client(session, settings, politeness, budget, resolver, connections)
+    finally:
+        await connections.close()
+        await resolver.close()

@@ -11,6 +11,20 @@ from curate.media.image import ImageSettings
 from curate.settings import Settings
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_server(text: str) -> bool:
+    """Whether this is the address of a name server: 9.9.9.9, 127.0.0.1:5353, 2620:fe::fe or [::1]:5353."""
+    host, _, port = text.rpartition(":")
+    return _is_address(text) or (_is_address(host) and port.isdigit() and 0 < int(port) < 65_536)
+
+
 class FetchSettings(Settings):
     """Settings of the fetch phase: caps and manners of the requests, and the stored image (`image`)."""
 
@@ -39,7 +53,9 @@ class FetchSettings(Settings):
 
     # how the work is spread; equal results whatever stands here
     in_flight: int = Field(default=256, ge=1, description="requests at once per worker")
-    resolver_threads: int = Field(default=32, ge=1)
+    resolvers: tuple[str, ...] = Field(default=(), description="addresses of name servers, with or without port; default this machine's")
+    resolver_in_flight: int = Field(default=96, ge=1, description="names asked for at once per worker")
+    local_fault_seconds: float = Field(default=300.0, gt=0, description="how long to wait out a fault of this machine")
     codec_threads: int = Field(default=1, ge=1, description="threads per worker that decode and encode")
     batch_rows: int = Field(default=64, ge=1)
     lookahead_rows: int = Field(default=4096, ge=1, description="rows under way in one worker")
@@ -55,6 +71,14 @@ class FetchSettings(Settings):
     def _is_one_line(cls, value: str | None) -> str | None:
         if value is not None and not (value.isascii() and value.isprintable() and 3 <= len(value) <= 200):
             raise ValueError("contact must be 3 to 200 printable ASCII characters")
+        return value
+
+    @field_validator("resolvers")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not _is_server(text):
+                raise ValueError(f"{text!r} is not the address of a name server, such as 9.9.9.9 or 127.0.0.1:5353")
         return value
 
     @field_validator("allow_addresses")

@@ -64,6 +64,8 @@ class NameServer(asyncio.DatagramProtocol):
     address: str = ""
     log: list[Question] = field(default_factory=list)
     dropped: int = 0
+    waiting: int = 0
+    waiting_most: int = 0
     seen: Counter[tuple[str, str]] = field(default_factory=Counter)
     free_at: float = 0.0
 
@@ -82,6 +84,8 @@ class NameServer(asyncio.DatagramProtocol):
         if wait_seconds is None or reply.silent:
             return
         packet = build_reply(data, end, kind, reply)
+        self.waiting += 1
+        self.waiting_most = max(self.waiting_most, self.waiting)
         if wait_seconds + reply.delay_seconds > 0:
             asyncio.get_running_loop().call_later(wait_seconds + reply.delay_seconds, self._send, packet, addr)
         else:
@@ -100,6 +104,7 @@ class NameServer(asyncio.DatagramProtocol):
         return wait_seconds
 
     def _send(self, packet: bytes, addr: tuple[str, int]) -> None:
+        self.waiting -= 1
         if not self.transport.is_closing() and not self.dead:
             self.transport.sendto(packet, addr)
 
