@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import resource
 import socket
 import time
@@ -51,6 +53,10 @@ class Outage:
     def succeeded_lately(self, begun: float) -> bool:
         """Whether anybody succeeded in the second half of a try that began at `begun` (monotonic seconds) and ends now."""
         return self._last_success >= (begun + time.monotonic()) / 2
+
+    def overlaps(self, begun: float) -> bool:
+        """Whether an outage goes on, or ended after `begun`."""
+        return self._down or self._ended_at > begun
 
     async def ready(self) -> None:
         """Waits while there is an outage, or a doubt. Raises LocalFault when it lasts too long."""
@@ -116,7 +122,7 @@ class Throttle:
         self._give_up_seconds = give_up_seconds
         self._open = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._well_at = time.monotonic()
+        self._short_since: float | None = None
         self._cut_at = 0.0
 
     @property
@@ -134,8 +140,6 @@ class Throttle:
     @contextmanager
     def request(self) -> Iterator[None]:
         """Counts one request as running."""
-        if not self._open and time.monotonic() - self._well_at > self._give_up_seconds:
-            self._well_at = time.monotonic()  # nothing was tried for long
         self._open += 1
         try:
             yield
@@ -145,13 +149,14 @@ class Throttle:
 
     def succeeded(self) -> None:
         """A request had what it needed of this machine."""
-        self._well_at = time.monotonic()
+        self._short_since = None
         self._limit = min(float(self._most), self._limit + 1 / self._limit)
 
     async def shortage(self, error: OSError) -> None:
         """Fewer at once from here on; returns after a moment. Raises LocalFault when nothing went well for long."""
         now = time.monotonic()
-        if now - self._well_at >= self._give_up_seconds:
+        self._short_since = self._short_since or now
+        if now - self._short_since >= self._give_up_seconds:
             raise LocalFault(
                 f"cannot open a connection: {error.strerror}; raise the limit (ulimit -n) or lower fetch.in_flight, and run it again"
             )
@@ -196,6 +201,10 @@ class Connections:
         """A server answered."""
         self._network.succeeded()
         self._throttle.succeeded()
+
+    def broke(self, begun: float) -> MachineFault | None:
+        """What to blame for a connection that broke since `begun`, if the network was down meanwhile."""
+        return MachineFault(OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))) if self._network.overlaps(begun) else None
 
     async def explain(self, fault: MachineFault, begun: float) -> bool:
         """Whether what went wrong with a request begun at `begun` was this machine's doing; when so, after it is mended."""

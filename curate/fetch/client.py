@@ -30,6 +30,7 @@ from curate.fetch.resolver import Resolver
 from curate.fetch.settings import FetchSettings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_BROKEN = frozenset({"connect_failed", "connect_timeout", "connection_reset", "truncated", "timeout_total"})
 _KEEPALIVE_SECONDS = 2.0  # idle sockets cost descriptors: 300 rows/s for 2 s stay below the usual limit of 1024
 _READ_BYTES = 256 << 10
 _ACCEPT = "image/jpeg, image/png, image/webp, image/gif, */*;q=0.1"
@@ -155,6 +156,9 @@ class Client:
                     with self._connections.request(), clock.given_back(MachineFault), clock.running():
                         exchange = _Exchange(self, target)
                         location = await exchange.run(clock.left_seconds)
+                        fault = self._connections.broke(begun) if exchange.answer.reason in _BROKEN else None
+                        if fault:
+                            raise fault
             except MachineFault as fault:
                 if not await self._connections.explain(fault, begun):
                     return Answer(reason="connect_failed"), None

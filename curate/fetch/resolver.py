@@ -21,6 +21,7 @@ import aiodns
 import pycares
 from aiodns import error as dns_errors
 
+from curate.errors import LocalFault
 from curate.fetch.breaker import Outage, routed_families
 from curate.fetch.failures import ResolverSilent
 
@@ -210,7 +211,10 @@ class Resolver:
 
     async def _probe(self) -> bool:
         """Whether the resolver says anything, asked past every cache: about the name it answered last, or the root."""
-        channel = self._open_channel(1)
+        try:
+            channel = self._open_channel(1)
+        except LocalFault:
+            return False
         question = (
             channel.getaddrinfo(self._answered_name, family=socket.AddressFamily(self._families[0]))
             if self._answered_name
@@ -230,7 +234,10 @@ class Resolver:
     def _open_channel(self, tries: int) -> aiodns.DNSResolver:
         """Its first try waits so long that all of them together take `seconds`. Names are whole: no search domains."""
         first_seconds = self._seconds / (2**tries - 1)
-        return aiodns.DNSResolver(self._servers or None, timeout=first_seconds, tries=tries, flags=pycares.ARES_FLAG_NOSEARCH)
+        try:
+            return aiodns.DNSResolver(self._servers or None, timeout=first_seconds, tries=tries, flags=pycares.ARES_FLAG_NOSEARCH)
+        except pycares.AresError as error:
+            raise LocalFault(f"cannot ask for names: {error}; raise the limit of descriptors (ulimit -n) and run it again") from error
 
     async def close(self) -> None:
         """Ends what is under way."""
