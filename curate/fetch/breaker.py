@@ -135,7 +135,9 @@ class Throttle:
         while self._open >= self.limit:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
-            await turn
+            with contextlib.suppress(TimeoutError):  # whoever was called before may not have started after all
+                async with asyncio.timeout(1.0):
+                    await turn
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -197,10 +199,11 @@ class Connections:
         """Counts one request as running."""
         return self._throttle.request()
 
-    def succeeded(self) -> None:
-        """A server answered."""
-        self._network.succeeded()
+    def ended(self, answered: bool) -> None:
+        """A request had all it needed of this machine; `answered` says whether a server was reached as well."""
         self._throttle.succeeded()
+        if answered:
+            self._network.succeeded()
 
     def broke(self, begun: float) -> MachineFault | None:
         """What to blame for a connection that broke since `begun`, if the network was down meanwhile."""

@@ -163,8 +163,7 @@ class Client:
                 if not await self._connections.explain(fault, begun):
                     return Answer(reason="connect_failed"), None
                 continue
-            if exchange.answer.status is not None:
-                self._connections.succeeded()
+            self._connections.ended(answered=exchange.answer.status is not None)
             return exchange.answer, location
 
     async def _resolve(self, host: str, clock: _Clock) -> str | None:

@@ -108,10 +108,10 @@ class Resolver:
         """Makes sure that `held` knows the name; returns the seconds its query took, 0 when none was needed. Raises as `lookup`."""
         if literal(host):
             return 0.0
-        fresh = self._fresh(_folded(host))
-        known = fresh or await self._find(_folded(host))
+        was_known = self._fresh(_folded(host)) is not None
+        known = await self._find(_folded(host))
         _given(known)
-        return 0.0 if fresh else known.query_seconds
+        return 0.0 if was_known else known.query_seconds
 
     async def held(self, host: str, port: int = 0) -> list[Address]:
         """As `lookup`, but content with an answer that ran out while the request waited for its turn."""

@@ -72,7 +72,7 @@ def main(down_seconds: float) -> None:
 
         link = once_under_way(go_down)
         urls = [f"http://{host}:{PORT}/slow/{number}" for number in range(6) for host in HOSTS]
-        rows = fetch(urls, quick(allow_addresses=(), in_flight=32, total_seconds=1.5, attempts=1))
+        rows = fetch(urls, quick(allow_addresses=(), in_flight=32, total_seconds=5.0, attempts=1))
         print(json.dumps([{"reason": row["reason"], "attempts": row["attempts"]} for row in rows]))
         link.join()
     finally:

@@ -106,7 +106,7 @@ def test_an_address_without_a_way_is_the_rows_fault_while_the_network_is_there()
 
 @needs_root
 def test_a_network_that_goes_down_for_a_while_fails_no_row() -> None:
-    command = ["unshare", "-n", sys.executable, "-m", "tests.fetch.network_outage", "3"]
+    command = ["unshare", "-n", sys.executable, "-m", "tests.fetch.network_outage", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "network is down" in done.stderr and "over after" in done.stderr
@@ -134,7 +134,7 @@ def resize(folder: Path, size: str, options: str = "") -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", options or f"remount,size={size}", "tmpfs", str(folder)], check=True)
 
 
-def ingest(server: FaultServer, folder: Path, pool: Path) -> tuple[int, list[str]]:
+def ingest(server: FaultServer, folder: Path, pool: Path, descriptors: int = 1024) -> tuple[int, list[str]]:
     """`curate run ingest` as a process on 60 rows in 4 parts; exit code and what it said beside its progress."""
     listed = folder / "list.csv"
     with listed.open("w", newline="") as stream:
@@ -144,7 +144,8 @@ def ingest(server: FaultServer, folder: Path, pool: Path) -> tuple[int, list[str
         f"input.path={listed}", "plan.rows_per_part=15", 'fetch.allow_addresses=["127.0.0.0/8"]', "fetch.host_interval_seconds=0.01",
         "filter.where=image_min_side >= 20", "engine.workers=2", "report.enabled=false",
     )  # fmt: skip
-    command = [sys.executable, "-m", "curate", "run", "ingest", "--pool", str(pool), *said]
+    limited = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"]
+    command = [*limited, sys.executable, "-m", "curate", "run", "ingest", "--pool", str(pool), *said]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return done.returncode, [line for line in done.stderr.splitlines() if line.strip() and not _PROGRESS.match(line)]
 
@@ -154,11 +155,11 @@ def digest(pool: Path) -> str:
 
 
 def grow(server: FaultServer, folder: Path, disk: Path, sizes: list[str]) -> None:
-    """The same command on a disk that grows: one clear line each time until it fits, and then what a big disk had given."""
+    """The same command with 64 descriptors on a disk that grows: one clear line each time, then what a big machine had given."""
     codes = []
     for size in sizes:
         resize(disk, size)
-        code, said = ingest(server, folder, disk / "pool")
+        code, said = ingest(server, folder, disk / "pool", descriptors=64)
         codes.append(code)
         assert code in (0, 1), said
         if code == 1:
