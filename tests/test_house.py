@@ -35,11 +35,13 @@ PLACES = {
     "deltalake": ("store.py", "lease.py"),  # the reading and the writing half of the store
     "aiohttp": ("fetch/client.py", "fetch/failures.py"),  # the client, and its exceptions as reasons
     "protego": ("fetch/robots.py",),
+    "aiodns": ("fetch/resolver.py",),
+    "pycares": ("fetch/resolver.py",),
     "torch": ("score/", "train/", "evaluate/"),
 }
 IMPORT_NAMES = {"opencv_python_headless": "cv2", "pillow": "PIL", "open_clip_torch": "open_clip", "hydra_core": "hydra"}
 # Parts of another distribution that the code names directly.
-TRANSITIVE = {"yaml": "omegaconf", "markupsafe": "jinja2"}
+TRANSITIVE = {"yaml": "omegaconf", "markupsafe": "jinja2", "pycares": "aiodns"}
 
 
 def functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:

@@ -20,6 +20,18 @@ class DomainSettings(Settings):
 
     in_flight: int | None = Field(default=None, ge=1)
     interval_seconds: float | None = Field(default=None, ge=0, description="holds also where robots.txt has a longer Crawl-delay")
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_server(text: str) -> bool:
+    """Whether this is the address of a name server: 9.9.9.9, 127.0.0.1:5353, 2620:fe::fe or [::1]:5353."""
+    host, _, port = text.rpartition(":")
+    return _is_address(text) or (_is_address(host) and port.isdigit() and 0 < int(port) < 65_536)
 
 
 class FetchSettings(Settings):
@@ -77,7 +89,9 @@ class FetchSettings(Settings):
     parts_at_once: int = Field(
         default=4, ge=1, description="parts of one worker side by side, so that the slow end of one holds up no other"
     )
-    resolver_threads: int = Field(default=32, ge=1)
+    resolvers: tuple[str, ...] = Field(default=(), description="addresses of name servers, with or without port; default this machine's")
+    resolver_in_flight: int = Field(default=96, ge=1, description="names asked for at once per worker")
+    local_fault_seconds: float = Field(default=300.0, gt=0, description="how long to wait out a fault of this machine")
     decode_seconds: float = Field(default=10.0, gt=0, description="CPU time that one image may take")
     decode_memory_bytes: int = Field(default=1 << 30, ge=64 << 20, description="memory that one image may take")
     batch_rows: int = Field(default=64, ge=1)
@@ -105,6 +119,14 @@ class FetchSettings(Settings):
     def _is_one_line(cls, value: str | None) -> str | None:
         if value is not None and not (value.isascii() and value.isprintable() and 3 <= len(value) <= 200):
             raise ValueError("contact must be 3 to 200 printable ASCII characters")
+        return value
+
+    @field_validator("resolvers")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not _is_server(text):
+                raise ValueError(f"{text!r} is not the address of a name server, such as 9.9.9.9 or 127.0.0.1:5353")
         return value
 
     @field_validator("allow_addresses")
