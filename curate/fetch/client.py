@@ -24,6 +24,7 @@ from curate.fetch.buffer import UNTOLD_BYTES, ByteBudget, Lease
 from curate.fetch.consent import OptOut, find_opt_out, parse_date
 from curate.fetch.failures import ResolverSilent, check_local, resolver_reason, retryable, status_reason
 from curate.fetch.guard import BlockedAddress, Guard, check_url
+from curate.fetch.pace import Pace, TooSlow
 from curate.fetch.politeness import Politeness
 from curate.fetch.settings import FetchSettings
 
@@ -142,6 +143,8 @@ class _Exchange:
             self._end("connect_timeout")
         except TimeoutError:
             self._end("timeout_total")
+        except TooSlow:
+            self._end("too_slow")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self._end(_network_reason(error))
         finally:
@@ -185,7 +188,7 @@ class _Exchange:
         return find_opt_out(tags, reservations, self._settings.opt_out_directives, self._settings.robot_names, self._client._today)
 
     def _body_reason(self, response: aiohttp.ClientResponse) -> str | None:
-        if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        if _codings(response, "Content-Encoding") - {"identity"} or _codings(response, "Transfer-Encoding") - {"chunked"}:
             return "encoding_refused"
         if response.content_length is not None and response.content_length > self._settings.max_bytes:
             return "too_large"
@@ -196,13 +199,16 @@ class _Exchange:
         await lease.take(min(largest, UNTOLD_BYTES) if response.content_length is None else response.content_length)
         chunks, size = [], 0
         try:
-            async for chunk in response.content.iter_any():
-                size += len(chunk)
-                if size > largest:
-                    return self._end("too_large")
-                if size > lease.size:
-                    await lease.grow(largest)
-                chunks.append(chunk)
+            async with Pace(self._settings.min_bytes_per_second, self._settings.floor_seconds) as pace:
+                async for chunk in response.content.iter_any():
+                    size += len(chunk)
+                    if size > largest:
+                        return self._end("too_large")
+                    if size > lease.size:
+                        with pace.paused():
+                            await lease.grow(largest)
+                    chunks.append(chunk)
+                    pace.received(len(chunk))
         finally:
             self.answer = replace(self.answer, bytes_read=size)
         if not size:
@@ -226,6 +232,12 @@ def _header_text(response: aiohttp.ClientResponse, name: str) -> str | None:
     """A header as storable text of at most 200 characters, None when it is not there."""
     value = response.headers.get(name)
     return None if value is None else "".join(c for c in value if c.isprintable())[:200]
+
+
+def _codings(response: aiohttp.ClientResponse, name: str) -> set[str]:
+    """What a header lists, over all its lines, in lower case."""
+    listed = ",".join(response.headers.getall(name, []))
+    return {word.strip().lower() for word in listed.split(",")} - {""} if listed else set()
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float:

@@ -32,6 +32,8 @@ class FetchSettings(Settings):
     connect_seconds: float = Field(default=5.0, gt=0)
     resolve_seconds: float = Field(default=5.0, gt=0)
     total_seconds: float = Field(default=30.0, gt=0, description="for one URL, with its redirects, retries and waits between them")
+    min_bytes_per_second: float = Field(default=1024, ge=0, description="a body that comes slower is given up; 0: no floor")
+    floor_seconds: float = Field(default=10.0, gt=0, description="the stretch of time over which that rate is judged")
     backoff_seconds: float = Field(default=0.5, ge=0, description="mean-doubling base of the full-jitter backoff")
     backoff_cap_seconds: float = Field(default=8.0, ge=0)
     host_in_flight: int = Field(default=2, ge=1, description="requests at once per registrable domain or address, all workers together")
