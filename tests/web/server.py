@@ -42,6 +42,12 @@ def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
+def _everything() -> dict[str, Answering]:
+    from tests.web.answers import ANSWERS
+
+    return ANSWERS
+
+
 @dataclass
 class FaultServer:
     """Answers by path; `answers` says how.
@@ -50,7 +56,7 @@ class FaultServer:
     counts connections by (address dialled, port).
     """
 
-    answers: dict[str, Answering] = field(default_factory=dict)
+    answers: dict[str, Answering] = field(default_factory=_everything)
     port: int = 0
     faults: bool = True
     log: list[tuple[float, str, str]] = field(default_factory=list)
@@ -102,7 +108,11 @@ class FaultServer:
         except (OSError, asyncio.CancelledError):
             connection.close()
             return
-        await serve(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request, one answer."""
@@ -118,7 +128,6 @@ class FaultServer:
                 await writer.drain()
             finally:
                 self.open_now -= 1
-        writer.close()
 
     async def _answer(self, path: str, writer: asyncio.StreamWriter) -> None:
         name = path.split("/")[1].split("?")[0]
