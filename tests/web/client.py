@@ -35,7 +35,8 @@ def settings(**changes: object) -> dict[str, object]:
         "backoff_seconds": 0.01, "backoff_cap_seconds": 0.05, "total_seconds": DEADLINE_SECONDS, "connect_seconds": 0.4,
         "max_bytes": MAX_BYTES, "min_bytes_per_second": 4000, "floor_seconds": FLOOR_SECONDS,
     }  # fmt: skip
-    return base | changes
+    unasked = {name: False for name in ("robots", "tdm_file") if name in FetchSettings.model_fields}  # one fault at a time
+    return base | unasked | changes
 
 
 def ask(groups: list[Group], environment: dict[str, str] | None = None) -> list[list[Round]]:

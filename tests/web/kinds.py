@@ -21,6 +21,7 @@ from tests.web import bodies
 from tests.web.server import Answering, FaultServer, image_answer, reset, response
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+GZIP_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
 UNTOLD = b"HTTP/1.0 200 OK\r\n\r\n"  # no length: the end of the connection is the end of the body
 
 
@@ -146,10 +147,14 @@ async def reset_before(server: FaultServer, path: str, writer: asyncio.StreamWri
     reset(writer)
 
 
-def later_date(seconds: int) -> str:
-    """A Retry-After that names a moment."""
-    moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
-    return email.utils.format_datetime(moment, usegmt=True)
+def busy_until(seconds: int) -> Answering:
+    """503 with a Retry-After that names a moment so many seconds away."""
+
+    def make(path: str) -> bytes:
+        moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+        return response(b"no", f"Retry-After: {email.utils.format_datetime(moment, usegmt=True)}", status="503 Busy")
+
+    return fixed(make)
 
 
 def swapped(path: str) -> bytes:
@@ -164,12 +169,17 @@ def hop(path: str) -> bytes:
     return image_answer(9) if steps == 0 else response(b"", f"Location: {start.rpartition('/')[2]}?{steps - 1}", status="303 See Other")
 
 
+def ping_pong(path: str) -> bytes:
+    """Two addresses that name each other."""
+    return response(b"", f"Location: {path[:-2] if path.endswith('?b') else path + '?b'}", status="307 Over there")
+
+
 def tiny(kind: str = "PNG") -> Callable[[], bytes]:
     """A picture of one pixel."""
     return lambda: bodies.picture(3, 1, 1, kind)
 
 
-BOMB = 64 << 20
+BOMB = 32 << 20
 COOKIES = [f"Set-Cookie: c{number}=v{number}; Path=/" for number in range(100)]
 ENDLESS = bytes(0x10000)
 IMAGE_HEADERS = ("Content-Type: image/jpeg",)
@@ -207,7 +217,7 @@ LENGTHS = {
     "cl_twice": Kind(says(b"abc", "Content-Length: 7"), "bad_response"),
     "cl_and_te": Kind(says(b"3\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked"), "bad_response"),
     "te_unknown": Kind(fixed(lambda path: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc"), "encoding_refused"),
-    "te_gzip_chunked": Kind(fixed(lambda path: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"), "encoding_refused"),
+    "te_gzip_chunked": Kind(fixed(lambda path: GZIP_CHUNKED + b"3\r\nabc\r\n0\r\n\r\n"), "encoding_refused"),
     "chunk_size_wrong": Kind(fixed(lambda path: CHUNKED + b"zz\r\nabc\r\n"), "bad_response"),
     "chunk_size_huge": Kind(fixed(lambda path: CHUNKED + b"f" * 16 + b"0\r\nabc\r\n"), "bad_response"),
     "chunk_endless": Kind(repeating(CHUNKED, b"10000\r\n" + ENDLESS + b"\r\n"), "too_large"),
@@ -259,15 +269,15 @@ STATUSES = {
     "429_seconds": Kind(status("429 Slow down", "Retry-After: 0"), "http_rate_limited", 3),
     "429_hour": Kind(status("429 Slow down", "Retry-After: 3600"), "http_rate_limited"),
     "429_nonsense": Kind(status("429 Slow down", "Retry-After: soon"), "http_rate_limited", 3),
-    "503_date": Kind(fixed(lambda path: response(b"no", f"Retry-After: {later_date(3600)}", status="503 Busy")), "http_server_error"),
-    "503_past_date": Kind(fixed(lambda path: response(b"no", f"Retry-After: {later_date(-60)}", status="503 Busy")), "http_server_error", 3),
+    "503_date": Kind(busy_until(3600), "http_server_error"),
+    "503_past_date": Kind(busy_until(-60), "http_server_error", 3),
     "500_endless_body": Kind(repeating(b"HTTP/1.1 500 Oops\r\n\r\n", ENDLESS), "http_server_error", 3),
     "404_image": Kind(says(lambda: bodies.picture(1), *IMAGE_HEADERS, status="404 Missing"), "http_not_found"),
 }  # fmt: skip
 
 REDIRECTS = {
     "redirect_loop": Kind(redirect("{path}"), "too_many_redirects", 6, 1),
-    "redirect_ping_pong": Kind(fixed(lambda path: response(b"", f"Location: {'?' not in path and path + '?b' or path[:-2]}", status="307 Over there")), "too_many_redirects", 6, 1),
+    "redirect_ping_pong": Kind(fixed(ping_pong), "too_many_redirects", 6, 1),
     "redirect_5": Kind(fixed(hop), None, 6, 1),
     "redirect_6": Kind(fixed(hop), "too_many_redirects", 6, 1),
     "redirect_1000": Kind(fixed(hop), "too_many_redirects", 6, 1),
@@ -316,6 +326,8 @@ FILES = {
     **{f"cut_gif_{p}": Kind(says(lambda p=p: bodies.cut(bodies.picture(1, kind="GIF"), p)), "decode_truncated") for p in (1, 50, 90)},
     "swap_after": Kind(fixed(swapped), None),
 }  # fmt: skip
+
+# Files on which a decoder hangs or dies belong here too: decode_timeout, decoder_crashed.
 
 OPT_OUTS = {
     "noai": Kind(says(lambda: bodies.picture(1), "X-Robots-Tag: noai"), "opt_out"),
