@@ -1,6 +1,7 @@
 """One URL over HTTP: every hop guarded, one deadline, capped bytes, retries by error class; the only user of aiohttp.
 
-No proxies, cookies, credentials or referer are ever sent, and nothing is asked for that would need decompressing.
+No cookies, credentials or referer are ever sent, no proxy is used but a configured one, and nothing is asked for that
+would need decompressing.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from curate.errors import LocalFault
 from curate.fetch.buffer import UNTOLD_BYTES, ByteBudget, Lease
 from curate.fetch.consent import OptOut, find_opt_out, parse_date
 from curate.fetch.failures import ResolverSilent, check_local, resolver_reason, retryable, status_reason
 from curate.fetch.guard import BlockedAddress, Guard, check_url
 from curate.fetch.pace import Pace, TooSlow
 from curate.fetch.politeness import Politeness
+from curate.fetch.proxy import may_be_asked_for
 from curate.fetch.settings import FetchSettings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -78,9 +81,12 @@ class _Clock:
 class Client:
     """Fetches URLs on one event loop; made by `connect`."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: FetchSettings, politeness: Politeness, budget: ByteBudget) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, settings: FetchSettings, politeness: Politeness, budget: ByteBudget, guard: Guard
+    ) -> None:
         self._session = session
         self._settings = settings
+        self._guard = guard
         self._politeness = politeness
         self._budget = budget
         self._today = settings.opt_out_date or datetime.datetime.now(datetime.UTC).date()
@@ -109,7 +115,7 @@ class Client:
         """One request with its redirects; each hop waits for its own site's budget, off the clock."""
         target, answer = url, Answer()
         for _ in range(self._settings.max_redirects + 1):
-            reason = check_url(target, self._settings.max_url_characters)
+            reason = check_url(target, self._settings.max_url_characters) or self._proxy_reason(target)
             if reason:
                 return replace(answer, reason=reason, final_url=None if target == url else target[:2048])
             async with self._politeness.slot(urlsplit(target).hostname or ""):
@@ -121,6 +127,16 @@ class Client:
                 return answer
             target = location
         return replace(answer, reason="too_many_redirects")
+
+    def _proxy_reason(self, url: str) -> str | None:
+        """With a proxy, the socket's address says nothing about the host, so its text has to."""
+        if self._settings.proxy is None:
+            return None
+        try:
+            host = _as_sent(url).raw_host or ""
+        except ValueError:
+            return "bad_url"
+        return None if may_be_asked_for(host, self._guard) else "blocked_address"
 
 
 class _Exchange:
@@ -156,7 +172,7 @@ class _Exchange:
         self.answer = replace(self.answer, reason=reason, body=None)
 
     async def _request(self, lease: Lease) -> str | None:
-        async with self._client._session.get(_as_sent(self._url), allow_redirects=False) as response:
+        async with self._client._session.get(_as_sent(self._url), allow_redirects=False, proxy=self._settings.proxy) as response:
             location = self._read_headers(response)
             if location is None and self.answer.reason is None:
                 await self._read_body(response, lease)
@@ -255,6 +271,10 @@ def _network_reason(error: Exception) -> str:
     check_local(cause)
     if isinstance(cause, BlockedAddress):
         return "blocked_address"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        raise LocalFault("the proxy that fetch.proxy names cannot be reached; nothing is lost, run the same command again") from None
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return status_reason(error.status) or "bad_response"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return resolver_reason(cause)
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
@@ -305,7 +325,7 @@ async def connect(settings: FetchSettings, budget: ByteBudget, workers: int = 1)
         ttl_dns_cache=300,
         keepalive_timeout=_KEEPALIVE_SECONDS,
         resolver=_Resolver(settings.resolve_seconds),
-        socket_factory=guard.open_socket,
+        socket_factory=guard.open_socket if settings.proxy is None else guard.open_any_socket,
     )
     session = aiohttp.ClientSession(
         connector=connector,
@@ -320,4 +340,4 @@ async def connect(settings: FetchSettings, budget: ByteBudget, workers: int = 1)
     )
     session._retry_connection = False  # attempts are counted and spaced here, not repeated below
     async with session:
-        yield Client(session, settings, politeness, budget)
+        yield Client(session, settings, politeness, budget, guard)

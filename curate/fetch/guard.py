@@ -64,6 +64,12 @@ class Guard:
             raise BlockedAddress("blocked address")  # one fixed text: aiohttp merges equal errors of several addresses
         return socket.socket(family, kind, protocol)
 
+    @staticmethod
+    def open_any_socket(info: AddressInfo) -> socket.socket:
+        """Makes the socket to a proxy, which may be at any address: the user named it."""
+        family, kind, protocol, _, _ = info
+        return socket.socket(family, kind, protocol)
+
 
 def is_public(address: Address) -> bool:
     """Whether packets to this address go to the public internet, whatever form the address has."""

@@ -7,6 +7,7 @@ import ipaddress
 
 from pydantic import Field, field_validator
 
+from curate.fetch.proxy import check_proxy
 from curate.media.image import ImageSettings
 from curate.settings import Settings
 
@@ -20,6 +21,9 @@ class FetchSettings(Settings):
     max_url_characters: int = Field(default=8192, ge=16)
     max_header_bytes: int = Field(default=32 << 10, ge=1024, description="longest header line in bytes")
     allow_addresses: tuple[str, ...] = Field(default=(), description="CIDRs the guard lets through although they are not public")
+    proxy: str | None = Field(
+        default=None, description="http://HOST:PORT through which all requests go; http_proxy and the like are ignored"
+    )
     opt_out: bool = Field(default=True, description="honour X-Robots-Tag and TDM-Reservation")
     opt_out_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex", "none")
     opt_out_date: datetime.date | None = Field(default=None, description="day on which unavailable_after is judged; default today (UTC)")
@@ -65,6 +69,11 @@ class FetchSettings(Settings):
         for text in value:
             ipaddress.ip_network(text)
         return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_plain_proxy(cls, value: str | None) -> str | None:
+        return None if value is None else check_proxy(value)
 
     def identity(self) -> dict[str, object]:
         """The settings on which the outcome of a request depends, JSON-able; speed and manners left out.
