@@ -14,11 +14,15 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
 from curate.errors import LocalFault
@@ -35,6 +39,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPALIVE_SECONDS = 2.0  # idle sockets cost descriptors: 300 rows/s for 2 s stay below the usual limit of 1024
 _READ_BYTES = 256 << 10
 _ACCEPT = "image/jpeg, image/png, image/webp, image/gif, */*;q=0.1"
+
+_reused: ContextVar[bool] = ContextVar("_reused", default=False)
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,18 @@ class _Exchange:
         self.answer = replace(self.answer, reason=reason, body=None)
 
     async def _request(self, lease: Lease) -> str | None:
-        async with self._client._session.get(_as_sent(self._url), allow_redirects=False, proxy=self._settings.proxy) as response:
+        """A connection that its server closed while it lay idle costs no attempt (RFC 9112, 9.3.1)."""
+        while True:
+            _reused.set(False)
+            try:
+                return await self._response(lease)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not _reused.get() or self.answer.status is not None:
+                    raise
+
+    async def _response(self, lease: Lease) -> str | None:
+        url, proxy = _as_sent(self._url), self._settings.proxy
+        async with self._client._session.get(url, allow_redirects=False, proxy=proxy) as response:
             location = self._read_headers(response)
             if location is None and self.answer.reason is None:
                 await self._read_body(response, lease)
@@ -313,6 +330,21 @@ class _Resolver(AbstractResolver):
         await self._inner.close()
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Notes for the running request whether its connection was used before; one with unread bytes is not used again.
+
+    Those bytes would be an answer that nobody asked for, and be taken for the next URL's.
+    """
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (found := await super()._get(key, traces)) is not None:
+            if found.protocol is not None and not found.protocol.should_close:
+                break
+            found.close()
+        _reused.set(found is not None)
+        return found
+
+
 @asynccontextmanager
 async def connect(settings: FetchSettings, budget: ByteBudget, workers: int = 1) -> AsyncIterator[Client]:
     """A client on the running loop; `workers` of them together keep every site's budget."""
@@ -320,7 +352,7 @@ async def connect(settings: FetchSettings, budget: ByteBudget, workers: int = 1)
     politeness = Politeness(settings.host_in_flight, settings.host_interval_seconds, settings.in_flight, workers)
     threads = ThreadPoolExecutor(settings.resolver_threads, thread_name_prefix="resolve")
     asyncio.get_running_loop().set_default_executor(threads)
-    connector = aiohttp.TCPConnector(
+    connector = _Connector(
         limit=0,
         ttl_dns_cache=300,
         keepalive_timeout=_KEEPALIVE_SECONDS,
