@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp import http_exceptions as http
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
@@ -232,7 +233,7 @@ class _Exchange:
         await lease.take(min(largest, UNTOLD_BYTES) if response.content_length is None else response.content_length)
         chunks, size = [], 0
         try:
-            async with Pace(self._settings.min_bytes_per_second, self._settings.floor_seconds) as pace:
+            async with _ends_with_connection(response), Pace(self._settings.min_bytes_per_second, self._settings.floor_seconds) as pace:
                 async for chunk in response.content.iter_any():
                     size += len(chunk)
                     if size > largest:
@@ -303,13 +304,51 @@ def _network_reason(error: Exception) -> str:
 
 def _exchange_reason(error: Exception) -> str:
     """What broke after the connection stood."""
+    if isinstance(error, _MalformedBody):
+        return "bad_response"
     if isinstance(error, aiohttp.ClientPayloadError):
-        return "connection_reset" if "ConnectionResetError" in str(error) else "truncated"  # aiohttp tells it only in the text
+        return _payload_reason(error)
     if isinstance(error, aiohttp.InvalidURL):
         return "bad_url"
     if isinstance(error, aiohttp.ClientConnectionError | OSError):
         return "connection_reset"
     return "bad_response" if isinstance(error, aiohttp.ClientError) else "bad_url"
+
+
+def _payload_reason(error: aiohttp.ClientPayloadError) -> str:
+    """Whether a body broke off or makes no sense."""
+    if "ConnectionResetError" in str(error):  # aiohttp tells it only in the text
+        return "connection_reset"
+    cause = error.__cause__
+    broke_off = not isinstance(cause, http.BadHttpMessage) or isinstance(cause, http.ContentLengthError | http.TransferEncodingError)
+    return "truncated" if broke_off else "bad_response"
+
+
+class _MalformedBody(aiohttp.ClientPayloadError):
+    """Chunks that cannot be told apart."""
+
+
+@asynccontextmanager
+async def _ends_with_connection(response: aiohttp.ClientResponse) -> AsyncIterator[None]:
+    """Ends the reading of a body of unknown length with its connection.
+
+    Where aiohttp finds a chunk malformed, it closes the connection but leaves whoever reads the body waiting.
+    """
+    protocol = response.connection.protocol if response.connection and response.content_length is None else None
+    closed = None if protocol is None else protocol.closed
+    if closed is None:
+        yield
+        return
+
+    def end(_: object) -> None:
+        if not response.content.is_eof() and response.content.exception() is None:
+            response.content.set_exception(_MalformedBody("malformed chunks"))
+
+    closed.add_done_callback(end)
+    try:
+        yield
+    finally:
+        closed.remove_done_callback(end)
 
 
 class _Resolver(AbstractResolver):

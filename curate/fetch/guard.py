@@ -1,8 +1,9 @@
 """Which addresses may be dialled, and which URLs are well formed enough to try.
 
 The check that counts is on the address of the socket that is about to connect: nothing a name resolves to, no
-redirect and no odd spelling of an address gets past it. Networks are those that the IANA special-purpose registries
-(RFC 6890 and successors) do not mark globally reachable; IPv6 addresses that carry an IPv4 address are judged by both.
+redirect and no odd spelling of an address gets past it. Refused are the networks that the IANA special-purpose
+registries (RFC 6890 and successors) do not mark globally reachable, and 168.63.129.16, at which Azure serves its own
+guests; IPv6 addresses that carry an IPv4 address are judged by both.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _REFUSED_V4 = tuple(
     for text in (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
         "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
-        "224.0.0.0/4", "240.0.0.0/4",
+        "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32",
     )
 )  # fmt: skip
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.web.bodies import picture, png_header
-from tests.web.kinds import KINDS, fixed, says, stall, status
+from tests.web.kinds import KINDS, busy_until, fixed, says, stall, status
 from tests.web.server import Answering, FaultServer, image_answer, response
 
 
@@ -48,6 +48,8 @@ async def _recovers(server: FaultServer, path: str, writer: asyncio.StreamWriter
 
 
 ANSWERS: dict[str, Answering] = {name: kind.answer for name, kind in KINDS.items()} | {
+    "429_second": status("429 Slow down", "Retry-After: 1"),
+    "503_soon": busy_until(2),
     "image": fixed(_image),
     "png": says(lambda: picture(5, kind="PNG")),
     "gif": says(lambda: picture(6, kind="GIF")),

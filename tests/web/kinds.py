@@ -113,6 +113,20 @@ def breaks(start: bytes, rest: bytes, percent: int, with_reset: bool) -> Answeri
     return answer
 
 
+def later(first: bytes, second: bytes) -> Answering:
+    """Sends two pieces that do not arrive together."""
+
+    async def answer(server: FaultServer, path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(first)
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.write(second)
+        await writer.drain()
+        await asyncio.sleep(0.1)
+
+    return answer
+
+
 def told(percent: int, with_reset: bool = False) -> Answering:
     """Breaks off inside a body of announced length."""
     return breaks(response(b"", length=len(bodies.picture(1))), bodies.picture(1), percent, with_reset)
@@ -203,6 +217,8 @@ BROKEN = {
     "status_drip": Kind(repeating(b"HTTP/1.1 200 ", b"O", 0.05), "timeout_total", slow=True),
     "headers_endless": Kind(repeating(b"HTTP/1.1 200 OK\r\n", b"X-More: and more\r\n" * 400), "bad_response"),
     "continue_endless": Kind(repeating(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, 0.01), "timeout_total", slow=True),
+    "hints_endless": Kind(repeating(b"", (b"HTTP/1.1 103 Hints\r\n" + b"X: y\r\n" * 60 + b"\r\n") * 10, 0.01), "timeout_total", slow=True),
+    "blank_lines_endless": Kind(repeating(b"", b"\r\n" * 100, 0.01), "timeout_total", slow=True),
     "early_hints": Kind(fixed(lambda path: b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + image_answer(8)), None),
     "switching": Kind(fixed(lambda path: b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"), "http_status"),
 }  # fmt: skip
@@ -220,6 +236,13 @@ LENGTHS = {
     "te_gzip_chunked": Kind(fixed(lambda path: GZIP_CHUNKED + b"3\r\nabc\r\n0\r\n\r\n"), "encoding_refused"),
     "chunk_size_wrong": Kind(fixed(lambda path: CHUNKED + b"zz\r\nabc\r\n"), "bad_response"),
     "chunk_size_huge": Kind(fixed(lambda path: CHUNKED + b"f" * 16 + b"0\r\nabc\r\n"), "bad_response"),
+    "chunk_size_wrong_later": Kind(later(CHUNKED + b"1\r\nx\r\n", b"zz\r\nabc\r\n"), "bad_response"),
+    "chunk_size_huge_later": Kind(later(CHUNKED + b"1\r\nx\r\n", b"f" * 17 + b"\r\nabc"), "bad_response"),
+    "chunk_too_long_later": Kind(later(CHUNKED + b"1\r\nx\r\n", b"3\r\nabcdef\r\n"), "bad_response"),
+    "trailers_later": Kind(later(CHUNKED + b"1\r\nx\r\n", b"0\r\n" + b"X: y\r\n" * 5000), "bad_response"),
+    "trailer_long_later": Kind(later(CHUNKED + b"1\r\nx\r\n", b"0\r\nX: " + b"y" * 500_000), "bad_response"),
+    "cl_short_later": Kind(later(response(bodies.picture(1)[:2500], length=2500), bodies.picture(1)[2500:]), "decode_truncated"),
+    "chunk_tiny_endless": Kind(repeating(CHUNKED, b"1\r\nx\r\n" * 100, 0.01), "timeout_total", slow=True),
     "chunk_endless": Kind(repeating(CHUNKED, b"10000\r\n" + ENDLESS + b"\r\n"), "too_large"),
     "chunk_extension_endless": Kind(repeating(CHUNKED + b"1;", b"a" * 0x4000), "too_slow", slow=True),
     "trailers_endless": Kind(repeating(CHUNKED + b"1\r\nx\r\n0\r\n", b"X-More: and more\r\n" * 400), "bad_response"),

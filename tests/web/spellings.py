@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 PUBLIC, PUBLIC_V6 = "93.184.216.34", "2606:2800:21f::34"
-PRIVATE_V4 = ("127.0.0.1", "169.254.169.254", "10.1.2.3", "192.168.1.1", "172.16.0.1", "100.64.0.1", "0.0.0.0", "198.18.0.1")
+PRIVATE_V4 = (
+    "127.0.0.1",
+    "169.254.169.254",
+    "10.1.2.3",
+    "192.168.1.1",
+    "172.16.0.1",
+    "100.64.0.1",
+    "0.0.0.0",
+    "198.18.0.1",
+    "168.63.129.16",
+)
 PRIVATE_V6 = ("::1", "fd00:ec2::254", "fe80::1", "fec0::1", "fc00::7", "100::1", "2001:db8::1", "64:ff9b:1::1", "5f00::1", "::")
 
 # Names of the name server in tests.web.namespace; all it does not know, it sends to 10.1.2.3.

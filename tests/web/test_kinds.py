@@ -21,6 +21,7 @@ from curate.lease import claim
 from curate.recipe import load_recipe, run_recipe
 from curate.stage import PartTask
 from curate.store import Pool
+from tests.fetch.conftest import fetch
 from tests.web import client
 from tests.web.client import DEADLINE_SECONDS, MAX_BYTES, Round
 from tests.web.kinds import KINDS, url
@@ -93,6 +94,14 @@ def test_no_kind_takes_more_memory_than_twice_the_largest_body(seen: dict[str, S
     assert not greedy
 
 
+def test_bodies_are_read_up_to_their_cap_and_not_at_all_after_an_opt_out(seen: dict[str, Seen]) -> None:
+    read_bytes = {kind: got.row["bytes_read"] for kind, got in seen.items()}
+    assert not {kind: size for kind, size in read_bytes.items() if size > MAX_BYTES + (1 << 20)}
+    assert read_bytes["chunk_endless"] > MAX_BYTES
+    assert {size for kind, size in read_bytes.items() if seen[kind].row["reason"] in ("opt_out", "encoding_refused")} == {0}
+    assert read_bytes["cl_huge"] == read_bytes["500_endless_body"] == read_bytes["redirect_endless_body"] == 0
+
+
 def test_no_kind_outlives_its_deadline(seen: dict[str, Seen]) -> None:
     late = {kind: seen[kind].round["seconds"] for kind in (*SLOW, *PORT_KINDS) if seen[kind].round["seconds"] > DEADLINE_SECONDS + 15}
     assert not late  # exact on an idle machine in the long form below
@@ -109,6 +118,15 @@ def test_cookies_are_not_kept(server: FaultServer, seen: dict[str, Seen]) -> Non
     again = server.headers["/f/cookies_100/99/7"]
     assert "/f/cookies_100/99/1" in server.headers
     assert "\ncookie:" not in again.lower()
+
+
+def test_retry_after_is_waited_for(server: FaultServer) -> None:
+    urls = [server.url(f"/f/{kind}/1/8", f"127.7.0.{number}") for number, kind in enumerate(("429_second", "503_soon"), 1)]
+    rows = fetch(urls, FetchSettings.model_validate(client.settings(**PATIENT)))
+    assert [row["reason"] for row in rows] == [None, None]
+    for kind in ("429_second", "503_soon"):  # a date has whole seconds: two from now is at least one
+        first, second = server.times(f"/f/{kind}/1/8")
+        assert second - first >= 1
 
 
 @pytest.mark.long
