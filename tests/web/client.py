@@ -23,8 +23,8 @@ from curate.fetch.stage import FetchStage
 Group = dict[str, Any]
 Round = dict[str, Any]
 
-FLOOR_SECONDS = 0.5
-DEADLINE_SECONDS = 2.0
+FLOOR_SECONDS = 1.0
+DEADLINE_SECONDS = 3.0
 MAX_BYTES = 8 << 20
 
 

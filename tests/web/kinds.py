@@ -1,7 +1,7 @@
 """The table of faults: how each kind answers, which reason it ends in, and how many requests that takes.
 
 `/f/<kind>/99/<seed>` never gets better; `/f/<kind>/1/<seed>` serves image `seed` from the second request on.
-Reasons and requests are those for `client.settings()`: 3 attempts, a floor of 2,000 bytes in half a second.
+Reasons and requests are those for `client.settings()`: 3 attempts, a floor of 4,000 bytes in each second.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ LENGTHS = {
     "trailers_later": Kind(later(CHUNKED + b"1\r\nx\r\n", b"0\r\n" + b"X: y\r\n" * 5000), "bad_response"),
     "trailer_long_later": Kind(later(CHUNKED + b"1\r\nx\r\n", b"0\r\nX: " + b"y" * 500_000), "bad_response"),
     "cl_short_later": Kind(later(response(bodies.picture(1)[:2500], length=2500), bodies.picture(1)[2500:]), "decode_truncated"),
-    "chunk_tiny_endless": Kind(repeating(CHUNKED, b"1\r\nx\r\n" * 100, 0.01), "timeout_total", slow=True),
+    "chunk_tiny_endless": Kind(repeating(CHUNKED, b"1\r\nx\r\n" * 500, 0.01), "timeout_total", slow=True),
     "chunk_endless": Kind(repeating(CHUNKED, b"10000\r\n" + ENDLESS + b"\r\n"), "too_large"),
     "chunk_extension_endless": Kind(repeating(CHUNKED + b"1;", b"a" * 0x4000), "too_slow", slow=True),
     "trailers_endless": Kind(repeating(CHUNKED + b"1\r\nx\r\n0\r\n", b"X-More: and more\r\n" * 400), "bad_response"),
