@@ -6,14 +6,16 @@ import hashlib
 import warnings
 
 import cv2
+from PIL import Image
 
 from curate.media.image import ImageSettings, MediaError, StoredImage, prepare
 
 
 def prepare_process() -> None:
-    """One thread per image, and no lines on the terminal about other people's broken metadata."""
+    """One thread per image, every codec loaded, and no lines on the terminal about other people's broken metadata."""
     cv2.setNumThreads(1)
     warnings.filterwarnings("ignore", module="PIL")
+    Image.init()
 
 
 def outcome(body: bytes, settings: ImageSettings) -> tuple[dict[str, object], bytes | None]:

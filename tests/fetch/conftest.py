@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
@@ -15,6 +15,9 @@ from tests.web.answers import ANSWERS
 from tests.web.bodies import picture
 from tests.web.kinds import fixed
 from tests.web.server import FaultServer, background_loop, response, running
+
+if TYPE_CHECKING:
+    from tests.fetch.hosts import Hosts
 
 __all__ = ["ANSWERS", "FaultServer", "fetch", "fixed", "picture", "quick", "response"]
 
@@ -32,10 +35,11 @@ def server(_loop: asyncio.AbstractEventLoop) -> Iterator[FaultServer]:
 
 
 def quick(**changes: object) -> FetchSettings:
-    """Settings for loopback: no pause between starts, short deadlines."""
+    """Settings for loopback: no pause between starts, short deadlines, no files that hosts have about themselves."""
     base: dict[str, object] = {
         "allow_addresses": ("127.0.0.0/8",), "host_interval_seconds": 0.0, "host_in_flight": 64, "backoff_seconds": 0.01,
         "backoff_cap_seconds": 0.05, "total_seconds": 5.0, "max_bytes": 1 << 20,
+        "robots": False, "tdm_file": False,
     }  # fmt: skip
     return FetchSettings.model_validate(base | changes)
 
@@ -46,3 +50,11 @@ def fetch(urls: list[str], settings: FetchSettings, skips: list[str | None] | No
     with FetchStage(settings).open() as compute:
         batches = list(compute(iter(rows.combine_chunks().to_batches(max_chunksize=batch))))
     return [row for done in batches for row in done.to_pylist()]
+
+
+@pytest.fixture
+def hosts(_loop: asyncio.AbstractEventLoop) -> Iterator[Hosts]:
+    from tests.fetch.hosts import serving
+
+    with serving(_loop) as found:
+        yield found
