@@ -27,6 +27,7 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from curate.errors import LocalFault
+from curate.fetch.blocklist import load
 from curate.fetch.buffer import UNTOLD_BYTES, ByteBudget, Lease
 from curate.fetch.consent import OptOut, find_opt_out, parse_date
 from curate.fetch.failures import ResolverSilent, check_local, resolver_reason, retryable, status_reason
@@ -106,6 +107,7 @@ class Client:
         self._guard = guard
         self._politeness = politeness
         self._budget = budget
+        self._lists = load(settings.blocklists)
         self._today = run.opt_out_date or settings.opt_out_date or datetime.datetime.now(datetime.UTC).date()
         self._origins = Origins(politeness.link, self._page, settings, run.notes)
 
@@ -140,7 +142,9 @@ class Client:
             reason = check_url(target, self._settings.max_url_characters) or self._proxy_reason(target)
             if reason:
                 return replace(answer, reason=reason, final_url=final_url)
-            # Block lists of URLs and domains belong here: before the host is asked for anything, robots.txt included.
+            hit = self._lists.of_url(target)
+            if hit:
+                return replace(answer, reason="blocklisted", opt_out=OptOut(hit.signal, hit.value), final_url=final_url)
             try:
                 verdict = await self._origins.judge(target)
                 if verdict.reason:

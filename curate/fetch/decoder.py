@@ -29,8 +29,10 @@ from dataclasses import dataclass
 import psutil
 
 from curate.errors import LocalFault
+from curate.fetch import blocklist
 from curate.fetch.codec import outcome, prepare_process
 from curate.fetch.settings import FetchSettings
+from curate.fetch.wish import Wish
 
 Outcome = tuple[dict[str, object], bytes | None]
 
@@ -46,7 +48,7 @@ _RETURN_BYTES = 4 << 20  # pages of a slot that held more go back to the system
 @dataclass
 class _Request:
     body: bytes
-    wish: object
+    wish: Wish
     answer: asyncio.Future[Outcome]
     slot: int = -1
     crashes: int = 0
@@ -75,7 +77,7 @@ class Decoder:
         self._broken: LocalFault | None = None
         self._loop.add_reader(self._control, self._hear)
 
-    async def outcome(self, body: bytes, wish: object = None) -> Outcome:
+    async def outcome(self, body: bytes, wish: Wish) -> Outcome:
         """`codec.outcome` of a body, or a reason: decoder_crashed, decode_timeout. Raises LocalFault without a keeper."""
         if self._broken:
             raise self._broken
@@ -211,6 +213,7 @@ def main() -> None:
     settings: FetchSettings = pickle.loads(told)
     arena = mmap.mmap(memory, _SLOTS * _slot_bytes(settings))
     prepare_process()
+    blocklist.load(settings.blocklists)  # the children cannot open files
     while True:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         child = os.fork()
@@ -239,10 +242,10 @@ def _serve(line: socket.socket, arena: mmap.mmap, settings: FetchSettings) -> No
     _confine(settings)
     slot_bytes = _slot_bytes(settings)
     while message := line.recv(_MESSAGE_BYTES):
-        slot, size, _ = pickle.loads(message)
+        slot, size, wish = pickle.loads(message)
         start = slot * slot_bytes
         _set_timers(settings.decode_seconds)
-        columns, image = outcome(arena[start : start + size], settings.image)
+        columns, image = outcome(arena[start : start + size], wish, settings)
         _set_timers(0.0)
         if image is not None:
             arena[start : start + len(image)] = image

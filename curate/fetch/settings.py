@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
+from curate.fetch.blocklist import BlockListSettings
 from curate.fetch.politeness import Budget, site
 from curate.fetch.proxy import check_proxy
 from curate.media.image import ImageSettings
@@ -22,7 +24,13 @@ class DomainSettings(Settings):
 
 
 class FetchSettings(Settings):
-    """Settings of the fetch phase: caps and manners of the requests, and the stored image (`image`)."""
+    """Settings of the fetch phase: caps and manners of the requests, and the stored image (`image`).
+
+    `verify_hash` says what becomes of a body that has not the sha256 or md5 that the list promised (list columns of
+    these names). off: kept, with `hash_drift` true · drift: kept so only when it looks like what the list describes by
+    `pdq` (PDQ) or `phash` (as in scores), else `hash_mismatch` · strict: `hash_mismatch`, and `hash_missing` where
+    nothing is promised.
+    """
 
     # what an answer may be
     max_bytes: int = Field(default=32 << 20, ge=1, description="largest body in bytes")
@@ -46,6 +54,9 @@ class FetchSettings(Settings):
         description="how long a robots.txt that could not be had forbids its host, before it is asked again",
     )
     tdm_file: bool = Field(default=True, description="honour /.well-known/tdmrep.json; with opt_out")
+    verify_hash: Literal["off", "drift", "strict"] = Field(default="drift", description="what becomes of a body with another hash")
+    blur_column: str | None = Field(default="auto", description="list column of boxes to blur; auto: boxes or face_bboxes; null: none")
+    blocklists: BlockListSettings = BlockListSettings()
     image: ImageSettings = ImageSettings()
 
     # how to ask
@@ -136,6 +147,9 @@ class FetchSettings(Settings):
         A pool fetched with another deadline or user agent is not stale; one with another size or cap is. Rules that are
         off are left out, so that a pool from before there were any can go on without them.
         """
-        names = ("max_bytes", "max_redirects", "opt_out", "opt_out_directives", "opt_out_date", "robot_names", "image")
+        names = (
+            "max_bytes", "max_redirects", "opt_out", "opt_out_directives", "opt_out_date", "robot_names",
+            "verify_hash", "blur_column", "image",
+        )  # fmt: skip
         rules = {name: True for name in ("robots", "tdm_file") if getattr(self, name)}
-        return self.model_dump(mode="json", include=set(names)) | rules
+        return {**self.model_dump(mode="json", include=set(names)), **rules, "blocklists": self.blocklists.identity()}

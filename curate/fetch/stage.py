@@ -27,13 +27,15 @@ from curate.fetch.buffer import ByteBudget, Spill
 from curate.fetch.client import Answer, Client, RunFacts, connect
 from curate.fetch.decoder import Decoder
 from curate.fetch.settings import FetchSettings
+from curate.fetch.wish import WISH, Wish, wishes_of
 from curate.media.url import redacted
 from curate.schema import table
 from curate.stage import Compute, Resources, identity_of
 
 RESULT_COLUMNS = (
     "reason", "http_status", "final_url", "content_type", "signal", "signal_value", "original_bytes", "original_width",
-    "original_height", "original_format", "sha256", "exif", "width", "height", "format", "image_bytes", "image_sha256",
+    "original_height", "original_format", "sha256", "md5", "hash_drift", "blurred", "exif", "width", "height", "format",
+    "image_bytes", "image_sha256",
 )  # fmt: skip
 TELEMETRY_COLUMNS = ("finished_at", "attempts", "latency_seconds", "bytes_read", "worker")
 
@@ -48,7 +50,7 @@ class Result:
 
 @dataclass(frozen=True)
 class FetchStage:
-    """Needs `url` and `skip` (the reason for which a row is not to be requested, else null).
+    """Needs `url`, `skip` (the reason for which a row is not to be requested, else null) and `wish` (see `Wish`).
 
     Adds the columns of `fetched` that describe the image, telemetry, and `image`, the bytes to store (null with a
     reason). `run` is told by the phase; no outcome depends on it but on which day an opt-out with a date is judged.
@@ -56,7 +58,7 @@ class FetchStage:
 
     settings: FetchSettings = field(default_factory=FetchSettings)
     run: RunFacts = field(default_factory=RunFacts)
-    version: int = 1
+    version: int = 2
 
     @property
     def resources(self) -> Resources:
@@ -65,8 +67,8 @@ class FetchStage:
 
     @property
     def needs(self) -> pa.Schema:
-        """`url` and `skip`, both string."""
-        return pa.schema([("url", pa.string()), ("skip", pa.string())])
+        """`url` and `skip`, both string, and `wish`."""
+        return pa.schema([("url", pa.string()), ("skip", pa.string()), ("wish", WISH)])
 
     @property
     def adds(self) -> pa.Schema:
@@ -147,7 +149,7 @@ class _Engine:
     def submit(self, batch: pa.RecordBatch, spill: Spill) -> concurrent.futures.Future[list[Result]]:
         """Starts a batch; images for which memory has no room go to `spill`."""
         urls, skips = batch.column("url").to_pylist(), batch.column("skip").to_pylist()
-        return asyncio.run_coroutine_threadsafe(self._fetcher.batch(urls, skips, spill), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._fetcher.batch(urls, skips, wishes_of(batch), spill), self._loop)
 
     def collect(self, future: concurrent.futures.Future[list[Result]], spill: Spill) -> list[Result]:
         """Waits for a batch. Raises what went wrong in it."""
@@ -186,12 +188,12 @@ class _Fetcher:
         self._held_bytes = 0
         self._places = asyncio.Semaphore(settings.rows_under_way)
 
-    async def batch(self, urls: list[str], skips: list[str | None], spill: Spill) -> list[Result]:
+    async def batch(self, urls: list[str], skips: list[str | None], wishes: list[Wish], spill: Spill) -> list[Result]:
         """Outcomes of one batch, in order; raises the first exception."""
         rows: list[asyncio.Future[Result]] = []
-        for url, skip in zip(urls, skips, strict=True):
+        for url, skip, wish in zip(urls, skips, wishes, strict=True):
             await self._places.acquire()
-            row = asyncio.ensure_future(self._row(url, skip, spill))
+            row = asyncio.ensure_future(self._row(url, skip, wish, spill))
             row.add_done_callback(self._leave)
             rows.append(row)
         return await asyncio.gather(*rows)
@@ -203,7 +205,7 @@ class _Fetcher:
         """Bytes of finished images that left memory."""
         self._held_bytes -= size
 
-    async def _row(self, url: str, skip: str | None, spill: Spill) -> Result:
+    async def _row(self, url: str, skip: str | None, wish: Wish, spill: Spill) -> Result:
         if skip is not None:
             return Result({"reason": skip})
         answer = await self._client.get(url)
@@ -211,7 +213,7 @@ class _Fetcher:
         if answer.body is None:
             return result
         try:
-            columns, image = await self._decoder.outcome(answer.body)
+            columns, image = await self._decoder.outcome(answer.body, wish)
         finally:
             if answer.lease:
                 answer.lease.close()
