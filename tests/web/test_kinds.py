@@ -61,17 +61,17 @@ def seen(server: FaultServer, ports: Ports, tmp_path_factory: pytest.TempPathFac
             "settings": client.settings(**PATIENT),
             "rounds": [warm, *([url(server, kind)] for kind in QUICK), [url(server, "cookies_100", seed=7)]],
         },
-        {"settings": client.settings(), "rounds": [[url(server, kind) for kind in SLOW]]},
-        {"settings": client.settings(), "rounds": [[ports.url(kind) for kind in PORT_KINDS]]},
+        {"settings": client.settings(), "rounds": [warm, [url(server, kind) for kind in SLOW]]},
+        {"settings": client.settings(), "rounds": [warm, [ports.url(kind) for kind in PORT_KINDS]]},
     ]
     quick, slow, shut = client.ask(groups, hostile_environment(ports, tmp_path_factory.mktemp("home")))
     found = {
         kind: Seen(answer["rows"][0], len(server.times(f"/f/{kind}/99/1")), answer) for kind, answer in zip(QUICK, quick[1:-1], strict=True)
     }
-    for kind, row in zip(SLOW, slow[0]["rows"], strict=True):
-        found[kind] = Seen(row, len(server.times(f"/f/{kind}/")), slow[0])
-    for kind, row in zip(PORT_KINDS, shut[0]["rows"], strict=True):
-        found[kind] = Seen(row, ports.connections(kind), shut[0])
+    for kind, row in zip(SLOW, slow[1]["rows"], strict=True):
+        found[kind] = Seen(row, len(server.times(f"/f/{kind}/99/1")), slow[1])
+    for kind, row in zip(PORT_KINDS, shut[1]["rows"], strict=True):
+        found[kind] = Seen(row, ports.connections(kind), shut[1])
     return found
 
 
@@ -159,7 +159,7 @@ def planned_pool(folder: Path, urls: list[str]) -> Pool:
 
 def fetch_pass(pool: Pool, settings: FetchSettings, basis: str) -> Pool:
     """One pass over the pool: what failed before and may be tried again is, the rest stands."""
-    phase, before = FetchPhase(settings, workers=1), pool.snapshot("fetched")
+    phase, before = FetchPhase(settings), pool.snapshot("fetched")
     with claim(pool, {name: schemas.table(name) for name in ("telemetry_fetch", "fetched")}) as run, phase.open() as fetch_part:
         for part in sorted(pool.snapshot("rows").by_part):
             previous = before.path_of(part) if part in before.by_part else None
