@@ -27,7 +27,7 @@ from curate.fetch.stage import FetchStage
 from tests.web import client, spellings
 from tests.web.answers import ANSWERS
 from tests.web.dns import NameServer, Reply, serve_names
-from tests.web.kinds import fixed
+from tests.web.kinds import fixed, redirect
 from tests.web.server import FaultServer, background_loop, response
 from tests.web.spellings import PRIVATE_V4, PRIVATE_V6, PUBLIC, PUBLIC_V6, embeddings
 
@@ -107,9 +107,9 @@ class Canary:
 @contextmanager
 def internet() -> Iterator[tuple[Canary, NameServer]]:
     """The server on all addresses and the name server, until the block ends."""
-    server = FaultServer(
-        ANSWERS | {name: fixed(_sent) for name in ("to", "chain", "refresh", "alternate", "created")} | {"again": fixed(_again)}
-    )
+    sending = {name: fixed(_sent) for name in ("to", "chain", "refresh", "alternate", "created")}
+    own_files = {"robots.txt": redirect("http://10.1.2.3/robots.txt"), ".well-known": redirect("http://[fd00:ec2::254]/x")}
+    server = FaultServer(ANSWERS | sending | own_files | {"again": fixed(_again)})
 
     async def listen() -> None:
         for port in PORTS:
@@ -134,7 +134,8 @@ def main() -> None:
         os.environ[name] = "http://10.1.2.3:8080"
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ""
     said: dict[str, Any] = {}
-    with internet() as (canary, names):
+    with tempfile.TemporaryDirectory() as folder, internet() as (canary, names):
+        os.environ["XDG_RUNTIME_DIR"] = folder  # a broker that knows of this internet only
         controls = [f"http://{host}/image/1" for host in (PUBLIC, f"[{PUBLIC_V6}]", "public.test", "public6.test")]
         for title, urls in (
             ("public", controls),
@@ -143,6 +144,8 @@ def main() -> None:
             ("rebinding", rebinding_urls()),
         ):
             said[title] = {"reasons": fetch(urls), "dialled": canary.look()}
+        own_files = fetch([*controls, *spellings.direct()], robots=True, tdm_file=True)
+        said["own_files"] = {"reasons": own_files, "dialled": canary.look()}
         said["questions"] = len([q for q in names.log if q.name.endswith(".rebind.test")])
         guard.Guard._allows = lambda self, text: True  # type: ignore[method-assign]
         for title, urls in (("open_direct", spellings.direct()), ("open_sent", spellings.sent()), ("open_rebinding", rebinding_urls())):

@@ -70,6 +70,12 @@ def test_no_redirect_leads_to_a_private_address(found: dict[str, Any]) -> None:
     assert reasons[f"http://{PUBLIC}/chain/3?http%3A%2F%2F10.1.2.3%2Fimage%2F1"] == "blocked_address"
 
 
+def test_robots_files_lead_to_no_private_address_either(found: dict[str, Any]) -> None:
+    assert len(found["own_files"]["reasons"]) >= 600
+    assert private(found["own_files"]["dialled"]) == {}
+    assert found["own_files"]["dialled"][f"{PUBLIC}:80"] >= 2
+
+
 def test_names_that_change_their_mind_are_fetched_from_the_public_address_or_not_at_all(found: dict[str, Any]) -> None:
     reasons = list(found["rebinding"]["reasons"].values())
     assert len(reasons) == 500 and found["questions"] >= 500
