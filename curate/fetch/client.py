@@ -216,9 +216,7 @@ class Client:
             exchange.answer = Answer(reason="bad_url")
             return
         announce = {"sent": slot.sent, "began": slot.began}
-        transfer = Transfer(
-            text, await self._pins(host, port), seconds, exchange.judge, lambda what: announce[what](), exchange.may_be_cut
-        )
+        transfer = Transfer(text, await self._pins(host, port), seconds, exchange.judge, lambda what: announce[what](), exchange.may_be_cut)
         done = await self._transport.get(transfer)
         if done.error is not None:
             check_local(done.error)
@@ -245,7 +243,9 @@ async def connect(settings: FetchSettings, budget: ByteBudget, run: RunFacts) ->
     connections = Connections(settings.in_flight, descriptors, settings.local_fault_seconds)
     resolver = Resolver(settings.resolvers, settings.resolve_seconds, settings.resolver_in_flight, settings.local_fault_seconds)
     kept = settings.in_flight if descriptors >= 3 * settings.in_flight else 0
-    transport = Transport(_transport_settings(settings, kept), guard.open_socket if settings.proxy is None else guard.open_any_socket, budget)
+    transport = Transport(
+        _transport_settings(settings, kept), guard.open_socket if settings.proxy is None else guard.open_any_socket, budget
+    )
     try:
         yield Client(transport, settings, politeness, resolver, connections, guard, run)
     finally:

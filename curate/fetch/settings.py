@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from curate.fetch.blocklist import BlockListSettings
 from curate.fetch.politeness import Budget, site
+from curate.fetch.proxy import check_proxy
 from curate.media.image import ImageSettings
 from curate.settings import Settings
 
@@ -20,6 +21,8 @@ class DomainSettings(Settings):
 
     in_flight: int | None = Field(default=None, ge=1)
     interval_seconds: float | None = Field(default=None, ge=0, description="holds also where robots.txt has a longer Crawl-delay")
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
@@ -49,6 +52,9 @@ class FetchSettings(Settings):
     max_url_characters: int = Field(default=8192, ge=16)
     max_header_bytes: int = Field(default=32 << 10, ge=1024, description="longest header line in bytes")
     allow_addresses: tuple[str, ...] = Field(default=(), description="CIDRs the guard lets through although they are not public")
+    proxy: str | None = Field(
+        default=None, description="http://HOST:PORT through which all requests go; http_proxy and the like are ignored"
+    )
     opt_out: bool = Field(default=True, description="honour X-Robots-Tag and TDM-Reservation")
     opt_out_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex", "none")
     opt_out_date: datetime.date | None = Field(
@@ -74,6 +80,8 @@ class FetchSettings(Settings):
     connect_seconds: float = Field(default=5.0, gt=0)
     resolve_seconds: float = Field(default=5.0, gt=0)
     total_seconds: float = Field(default=30.0, gt=0, description="for one URL, with its redirects, retries and waits between them")
+    min_bytes_per_second: float = Field(default=1024, ge=0, description="a body that comes slower is given up; 0: no floor")
+    floor_seconds: float = Field(default=10.0, gt=0, description="the stretch of time over which that rate is judged")
     backoff_seconds: float = Field(default=0.5, ge=0, description="mean-doubling base of the full-jitter backoff")
     backoff_cap_seconds: float = Field(default=8.0, ge=0)
     host_in_flight: int = Field(default=2, ge=1, description="requests at once per registrable domain or address, on this machine")
@@ -135,6 +143,11 @@ class FetchSettings(Settings):
         for text in value:
             ipaddress.ip_network(text)
         return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_plain_proxy(cls, value: str | None) -> str | None:
+        return None if value is None else check_proxy(value)
 
     @field_validator("domains")
     @classmethod

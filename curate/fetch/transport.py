@@ -23,6 +23,7 @@ import pycurl
 
 from curate.errors import LocalFault
 from curate.fetch.buffer import ByteBudget
+from curate.fetch.failures import status_reason
 from curate.fetch.guard import AddressInfo, BlockedAddress
 
 _KEEPALIVE_SECONDS = 2  # idle sockets cost descriptors: 300 rows/s for 2 s stay below the usual limit of 1,024
@@ -110,15 +111,14 @@ class Transfer:
         self._told_bytes: int | None = None
         self._most: int | None = None
         self._is_judged = self._is_blocked = False
+        self._is_tunnelled = True
         self._bug: Exception | None = None
 
 
 class Transport:
     """libcurl's multi interface, driven by epoll in a thread; belongs to the event loop that made it."""
 
-    def __init__(
-        self, settings: TransportSettings, open_socket: Callable[[AddressInfo], socket.socket], budget: ByteBudget
-    ) -> None:
+    def __init__(self, settings: TransportSettings, open_socket: Callable[[AddressInfo], socket.socket], budget: ByteBudget) -> None:
         self._settings, self._open_socket, self._budget = settings, open_socket, budget
         self._authorities = _authorities()
         self._loop = asyncio.get_running_loop()
@@ -139,11 +139,14 @@ class Transport:
         self._told: list[tuple[Transfer, str]] = []
         self._lock = threading.Lock()
         self._is_woken = self._closing = False
+        self._broken: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="transport", daemon=True)
         self._thread.start()
 
     async def get(self, transfer: Transfer) -> Transfer:
         """Does one GET; what went wrong stands in the transfer. Cancelling gives it up."""
+        if self._broken:
+            raise self._broken
         transfer.future = self._loop.create_future()
         self._new.append(transfer)
         self._wake_up()
@@ -179,6 +182,10 @@ class Transport:
         try:
             while not self._closing:
                 self._turn()
+        except Exception as error:  # a bug; whoever waits is told instead of left waiting
+            self._broken = error
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(_fail, [*self._active.values(), *self._new], error)
         finally:
             for curl in self._active:
                 self._multi.remove_handle(curl)
@@ -269,7 +276,6 @@ class Transport:
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(said.connect_seconds * 1000))
         curl.setopt(pycurl.MAXAGE_CONN, _KEEPALIVE_SECONDS)
         curl.setopt(pycurl.PROXY, said.proxy or "")  # an empty one also overrules the environment
-        curl.setopt(pycurl.SUPPRESS_CONNECT_HEADERS, 1)
         if said.min_bytes_per_second:
             curl.setopt(pycurl.LOW_SPEED_LIMIT, max(1, int(said.min_bytes_per_second)))
             curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(said.floor_seconds)))
@@ -280,6 +286,7 @@ class Transport:
         return curl
 
     def _prepare(self, curl: pycurl.Curl, transfer: Transfer) -> None:
+        transfer._is_tunnelled = not (self._settings.proxy and transfer.url.startswith("https:"))
         curl.setopt(pycurl.URL, transfer.url)
         curl.setopt(pycurl.TIMEOUT_MS, max(1, int(transfer.seconds * 1000)))
         curl.setopt(pycurl.RESOLVE, list(transfer.pins))
@@ -315,7 +322,16 @@ class Transport:
             return self._stop(transfer, "bad_response")
         if text:
             return None if head.add(text) else self._stop(transfer, "bad_response")
-        return None if 100 <= head.status < 200 else self._judge(transfer, head)
+        if 100 <= head.status < 200:
+            return None
+        return self._judge(transfer, head) if transfer._is_tunnelled else self._tunnel(transfer, head)
+
+    def _tunnel(self, transfer: Transfer, head: Head) -> int | None:
+        """The proxy's own answer to CONNECT."""
+        transfer._is_tunnelled = True
+        if 200 <= head.status < 300:
+            return None
+        return self._stop(transfer, status_reason(head.status) or "bad_response")
 
     def _judge(self, transfer: Transfer, head: Head) -> int | None:
         transfer._is_judged = True
@@ -431,6 +447,12 @@ def _tell(told: Sequence[tuple[Transfer, str]]) -> None:
             transfer.future.set_exception(transfer._bug)
         else:
             transfer.future.set_result(transfer)
+
+
+def _fail(transfers: Sequence[Transfer], error: Exception) -> None:
+    for transfer in transfers:
+        if transfer.future is not None and not transfer.future.done():
+            transfer.future.set_exception(error)
 
 
 def _authorities() -> str | None:
