@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -31,6 +31,7 @@ _READ_BYTES = 512 << 10
 _MAX_HEADERS = 128
 _EVENTS = 512
 _LONGEST_WAIT_SECONDS = 1.0
+_COMPANY_SECONDS = 0.02
 _RESET = ("reset", "broken pipe", "recv failure", "send failure", "empty reply", "closed abruptly", "unexpected eof")
 _TLS = frozenset({pycurl.E_SSL_CONNECT_ERROR, pycurl.E_PEER_FAILED_VERIFICATION, 53, 54, 58, 59, 64, 66, 80, 82, 83, 90, 91})
 _MALFORMED = frozenset({pycurl.E_UNSUPPORTED_PROTOCOL, 8, 61, 100})  # not HTTP, weird reply, bad encoding, too large headers
@@ -112,6 +113,7 @@ class Transfer:
         self._most: int | None = None
         self._is_judged = self._is_blocked = False
         self._is_tunnelled = True
+        self._wanted = 0  # size to which the body would grow by what libcurl holds back
         self._bug: Exception | None = None
 
 
@@ -136,7 +138,9 @@ class Transport:
         self._active: dict[pycurl.Curl, Transfer] = {}
         self._idle: list[pycurl.Curl] = []
         self._paused: deque[pycurl.Curl] = deque()
-        self._told: list[tuple[Transfer, str]] = []
+        self._told: dict[Transfer, str] = {}
+        self._tell_at = 0.0
+        self._ended: list[Transfer] = []
         self._lock = threading.Lock()
         self._is_woken = self._closing = False
         self._broken: Exception | None = None
@@ -211,15 +215,23 @@ class Transport:
         self._resume()
         self._begin()
         self._collect()
-        if self._told:
-            told, self._told = self._told, []
-            with suppress(RuntimeError):  # the loop was closed meanwhile
-                self._loop.call_soon_threadsafe(_tell, told)
+        if self._ended or (self._told and time.monotonic() >= self._tell_at):
+            self._tell()
+
+    def _tell(self) -> None:
+        told, self._told, ended, self._ended = self._told, {}, self._ended, []
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(_hear, told, ended)
+
+    def _announce(self, transfer: Transfer, what: str) -> None:
+        """News that can wait a moment for company; only the last of each transfer is told."""
+        if not self._told:
+            self._tell_at = time.monotonic() + _COMPANY_SECONDS
+        self._told[transfer] = what
 
     def _patience(self) -> float:
-        if self._due is None:
-            return _LONGEST_WAIT_SECONDS
-        return min(_LONGEST_WAIT_SECONDS, max(0.0, self._due - time.monotonic()))
+        due = min((moment for moment in (self._due, self._tell_at if self._told else None) if moment is not None), default=None)
+        return _LONGEST_WAIT_SECONDS if due is None else min(_LONGEST_WAIT_SECONDS, max(0.0, due - time.monotonic()))
 
     def _on_timer(self, milliseconds: int) -> None:
         self._due = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
@@ -251,7 +263,7 @@ class Transport:
             except (pycurl.error, ValueError, UnicodeError):
                 self._idle.append(curl)
                 transfer.reason = "bad_url"
-                self._told.append((transfer, "done"))
+                self._ended.append(transfer)
                 continue
             self._active[curl] = transfer
             self._multi.add_handle(curl)
@@ -306,7 +318,7 @@ class Transport:
         return pycurl.SOCKET_BAD
 
     def _on_request(self, transfer: Transfer) -> int:
-        self._told.append((transfer, "sent"))
+        self._announce(transfer, "sent")
         return int(pycurl.PREREQFUNC_OK)
 
     def _on_header(self, transfer: Transfer, line: bytes) -> int | None:
@@ -335,7 +347,7 @@ class Transport:
 
     def _judge(self, transfer: Transfer, head: Head) -> int | None:
         transfer._is_judged = True
-        self._told.append((transfer, "began"))
+        self._announce(transfer, "began")
         lengths = head.words("content-length")
         if len(lengths) > 1 or (lengths and head.all("transfer-encoding")) or not all(map(str.isdigit, lengths)):
             return self._stop(transfer, "bad_response")
@@ -349,11 +361,8 @@ class Transport:
     def _on_body(self, curl: pycurl.Curl, transfer: Transfer, data: bytes) -> int | None:
         """A piece of the body: kept, refused, or left with libcurl until there is room."""
         most, size = transfer._most or 0, transfer.size + len(data)
-        if not transfer.held_bytes:
-            transfer.held_bytes = self._budget.reserve(transfer._told_bytes, most)
-        elif size > transfer.held_bytes and size <= most and self._budget.grow(transfer, most - transfer.held_bytes):
-            transfer.held_bytes = most
-        if not transfer.held_bytes or transfer.held_bytes < size <= most:
+        if not self._has_room(transfer, size):
+            transfer._wanted = size
             self._paused.append(curl)
             return int(pycurl.WRITEFUNC_PAUSE)
         transfer.size = size
@@ -362,13 +371,28 @@ class Transport:
         transfer._chunks.append(data)
         return 0 if size > most else None
 
+    def _has_room(self, transfer: Transfer, size: int) -> bool:
+        """Whether a body may grow to `size`; reserves what that takes."""
+        most = transfer._most or 0
+        if not transfer.held_bytes:
+            transfer.held_bytes = self._budget.reserve(transfer._told_bytes, most)
+        if transfer.held_bytes and transfer.held_bytes < size <= most and self._budget.grow(transfer, most - transfer.held_bytes):
+            transfer.held_bytes = most
+        return transfer.held_bytes >= min(size, most) > 0
+
     def _resume(self) -> None:
-        """Lets those that wait for room try again, in their order."""
-        if self._paused and self._budget.was_released():
-            waiting, self._paused = self._paused, deque()
-            for curl in waiting:
-                if curl in self._active:
-                    curl.pause(pycurl.PAUSE_CONT)
+        """Lets those that wait for room go on, in their order."""
+        if not self._paused or not self._budget.was_released():
+            return
+        while self._paused:
+            curl = self._paused[0]
+            transfer = self._active.get(curl)
+            if transfer is not None and transfer._wanted and not self._has_room(transfer, transfer._wanted):
+                return
+            self._paused.popleft()
+            if transfer is not None and transfer._wanted:
+                transfer._wanted = 0
+                curl.pause(pycurl.PAUSE_CONT)
 
     def _stop(self, transfer: Transfer, reason: str) -> int:
         transfer.reason = reason
@@ -395,7 +419,7 @@ class Transport:
         transfer._chunks = []
         if transfer.body is None:
             self.release(transfer)
-        self._told.append((transfer, "done"))
+        self._ended.append(transfer)
 
     def _explain(self, curl: pycurl.Curl, transfer: Transfer, code: int, text: str) -> None:
         """What libcurl's code means for the row."""
@@ -436,14 +460,14 @@ def _flags(events: int) -> int:
     return flags | (pycurl.CSELECT_ERR if events & select.EPOLLERR else 0)
 
 
-def _tell(told: Sequence[tuple[Transfer, str]]) -> None:
+def _hear(told: Mapping[Transfer, str], ended: Sequence[Transfer]) -> None:
     """On the event loop: what happened to whom."""
-    for transfer, what in told:
-        if what != "done":
-            transfer.announce(what)
-        elif transfer.future is None or transfer.future.done():
+    for transfer, what in told.items():
+        transfer.announce(what)
+    for transfer in ended:
+        if transfer.future is None or transfer.future.done():
             continue
-        elif transfer._bug is not None:
+        if transfer._bug is not None:
             transfer.future.set_exception(transfer._bug)
         else:
             transfer.future.set_result(transfer)
