@@ -157,3 +157,17 @@ def test_no_more_descriptors_stops_the_run_and_fails_no_row(server: FaultServer)
             fetch([server.url(f"/slow/{index}") for index in range(64)], quick(), batch=64)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_each_pass_takes_up_rows_that_were_deferred_until_none_is_left(pool: Pool, server: FaultServer) -> None:
+    settings = quick(host_interval_seconds=0.1, patience_seconds=0.0)
+    rows, previous, deferred, passes = rows_file(pool, server), None, len(PATHS), 0
+    while deferred:
+        report = run(pool, settings, previous, rows=rows)
+        assert report.reasons.get("deferred_politeness", 0) < deferred, "every pass gets on"
+        previous, deferred, passes = _path(pool, "fetched", report.files[0].path), report.reasons.get("deferred_politeness", 0), passes + 1
+        if passes == 1:
+            lines = pq.read_table(_path(pool, "telemetry_fetch", report.files[1].path)).to_pylist()
+            assert sum(line["attempts"] for line in lines) == len(server.log)
+        assert passes <= len(PATHS)
+    assert passes > 1 and [server.count(path) for path in PATHS if path != "/status/500"] == [1] * 7
