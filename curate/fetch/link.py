@@ -165,7 +165,7 @@ class Link(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         if self._out and self.transport:
-            self.transport.write(("\n".join(self._out) + "\n").encode())
+            self.transport.write(("\n".join(self._out) + "\n").encode(errors="backslashreplace"))
             self._out = []
 
     # -- what the broker answers
