@@ -161,7 +161,7 @@ def test_no_more_descriptors_stops_the_run_and_fails_no_row(server: FaultServer)
 
 def test_each_pass_takes_up_rows_that_were_deferred_until_none_is_left(pool: Pool, server: FaultServer) -> None:
     settings = quick(host_interval_seconds=0.1, patience_seconds=0.0)
-    rows, previous, deferred, passes = rows_file(pool, server), None, len(PATHS), 0
+    rows, previous, deferred, passes = rows_file(pool, server, {5: "bad_url"}), None, len(PATHS), 0  # 5 would fail in every pass
     while deferred:
         report = run(pool, settings, previous, rows=rows)
         assert report.reasons.get("deferred_politeness", 0) < deferred, "every pass gets on"
