@@ -62,7 +62,7 @@ def _refuses(rule: Rule, refused: set[str], today: datetime.date) -> bool:
     if rule.name != "unavailable_after":
         return rule.name in refused
     moment = parse_date(rule.value)
-    return moment is None or moment.astimezone(datetime.UTC).date() < today  # an unreadable date is taken as a no
+    return moment is None or moment.date() < today  # an unreadable date is taken as a no
 
 
 def parse(line: str) -> Iterator[Rule]:
@@ -100,7 +100,12 @@ def parse_date(text: str) -> datetime.datetime | None:
             moment = email.utils.parsedate_to_datetime(_TWO_DIGIT_YEAR.sub(_spaced_year, text))
         except (ValueError, IndexError, TypeError):
             return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    try:
+        return moment.astimezone(datetime.UTC)
+    except OverflowError:  # at an end of the calendar, beyond it in UTC
+        end = datetime.datetime.max if moment.year > 5000 else datetime.datetime.min
+        return end.replace(tzinfo=datetime.UTC)
 
 
 def _spaced_year(match: re.Match[str]) -> str:
