@@ -128,6 +128,7 @@ REASONS: dict[str, Reason] = {
     # consent and lists
     "opt_out": _dropped("the server asks not to be used (X-Robots-Tag and the like)"),
     "robots_disallowed": _dropped("robots.txt forbids the address"),
+    "robots_unreachable": _retry("robots.txt could not be had, which forbids all for now (RFC 9309)"),
     "blocklisted": _dropped("on one of the user's block lists"),
     "withdrawn": _dropped("taken down after it was published"),
     # network

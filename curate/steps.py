@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import datetime
 from pathlib import Path
 
 from curate.catalog.views import current_policy
-from curate.engines.base import EngineSettings
 from curate.errors import UsageError
 from curate.recipe import Job
 from curate.run import PhaseReport, run_phase
@@ -15,6 +14,7 @@ from curate.settings import build, compose
 from curate.stage import Phase, fingerprint
 from curate.train.settings import TrainSettings
 
+CONSENT = "consent"  # document of the pool: on which day it was asked
 PRETRAINED = "pretrained"  # folder below models/ of the pool
 
 
@@ -43,7 +43,7 @@ def fetch(job: Job) -> None:
     """`rows` → bytes in part tars and table `fetched`: the only step that touches the network."""
     from curate.fetch.phase import FetchPhase
 
-    _work(job, FetchPhase(job.settings.fetch, _workers(job.settings.engine)))
+    _work(job, FetchPhase(job.settings.fetch, _opt_out_date(job)))
 
 
 def fit(job: Job) -> None:
@@ -145,5 +145,10 @@ def _work(job: Job, phase: Phase) -> None:
     job.counters.update(done.counters)
 
 
-def _workers(engine: EngineSettings) -> int:
-    return engine.workers or os.cpu_count() or 1
+def _opt_out_date(job: Job) -> datetime.date:
+    """The day on which opt-outs with a date are judged: that of the pool's first fetch, so that a resume judges alike."""
+    known = job.pool.read_document(CONSENT)
+    if known is None:
+        known = {"opt_out_date": (job.settings.fetch.opt_out_date or datetime.datetime.now(datetime.UTC).date()).isoformat()}
+        job.pool.write_document(CONSENT, known)
+    return datetime.date.fromisoformat(str(known["opt_out_date"]))

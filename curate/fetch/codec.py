@@ -9,6 +9,7 @@ import hashlib
 import warnings
 
 import cv2
+from PIL import Image
 
 from curate.fetch import blocklist
 from curate.fetch.settings import FetchSettings
@@ -24,9 +25,10 @@ Columns = dict[str, object]
 
 
 def prepare_process() -> None:
-    """One thread per image, and no lines on the terminal about other people's broken metadata."""
+    """One thread per image, every codec loaded, and no lines on the terminal about other people's broken metadata."""
     cv2.setNumThreads(1)
     warnings.filterwarnings("ignore", module="PIL")
+    Image.init()
 
 
 class _Blocked(Exception):

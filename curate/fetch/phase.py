@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import datetime
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 from curate import schema as schemas
 from curate.errors import REASONS, LocalFault
+from curate.fetch.client import RunFacts
+from curate.fetch.notes import Notes, recall_notes, write_notes
 from curate.fetch.settings import FetchSettings
 from curate.fetch.stage import RESULT_COLUMNS, TELEMETRY_COLUMNS, FetchStage
 from curate.fetch.wish import WISH, read_wishes, wish_columns
@@ -38,10 +40,11 @@ class FetchPhase:
     Rows that plan or prefilter refused keep that reason and are never requested. With `task.previous`, rows that are
     done there (fetched, or failed for good) are taken over unchanged, and only the difference is requested; its bytes
     go to a second tar. The caller passes `previous` only when this phase's identity is the same as then.
+    `opt_out_date` is the pool's day for opt-outs with a date.
     """
 
     settings: FetchSettings = field(default_factory=FetchSettings)
-    workers: int | None = None
+    opt_out_date: datetime.date | None = None
     name: str = "fetch"
     table: str = "fetched"
     inputs: tuple[str, ...] = ("rows", "decisions_prefilter")
@@ -49,7 +52,7 @@ class FetchPhase:
     @property
     def stage(self) -> FetchStage:
         """The stage that does the requests of one worker."""
-        return FetchStage(self.settings, self.workers or os.cpu_count() or 1)
+        return FetchStage(self.settings, RunFacts(self.opt_out_date))
 
     @property
     def schema(self) -> pa.Schema:
@@ -70,8 +73,16 @@ class FetchPhase:
         """Opens the client once; yields the function that fetches one part."""
         stage = self.stage
         check([stage], _REQUESTS)
+        recalled: set[str] = set()
         with stage.open() as compute:
-            yield lambda task: _fetch_part(task, partial(attach, stage, compute), self.settings)
+
+            def fetch_part(task: PartTask) -> PartReport:
+                if task.pool not in recalled:
+                    recalled.add(task.pool)
+                    recall_notes(Pool.open(task.pool))
+                return _fetch_part(task, partial(attach, stage, compute), self.settings, stage.run.notes)
+
+            yield fetch_part
 
 
 @dataclass
@@ -93,18 +104,21 @@ class _Part:
         return self.done[self.owners[_asked(self.rows[index])]]
 
 
-def _fetch_part(task: PartTask, compute: Compute, settings: FetchSettings) -> PartReport:
+def _fetch_part(task: PartTask, compute: Compute, settings: FetchSettings, notes: Notes) -> PartReport:
     pool = Pool.open(task.pool)
     with _local_faults():
         part = _plan(task, settings)
         _request(part, pool, task.part, compute, settings.batch_rows)
     fetched = [part.record(index) for index in range(len(part.rows))]
-    files = (
+    files = [
         pool.write_part("fetched", task.part, _table(part.rows, fetched, (*RESULT_COLUMNS, *_TAR_COLUMNS)), task.basis),
         pool.write_part("telemetry_fetch", task.part, _telemetry(part), task.basis),
-    )
+    ]
+    said = write_notes(pool, task.part, notes, task.basis)
+    if said is not None:
+        files.append(said)
     reasons = Counter(str(record["reason"] or "ok") for record in fetched)
-    return PartReport(task.part, files, dict(reasons), _counters(part))
+    return PartReport(task.part, tuple(files), dict(reasons), _counters(part))
 
 
 # -- what is to be requested
