@@ -41,8 +41,10 @@ def prefilter(job: Job) -> None:
 
 def fetch(job: Job) -> None:
     """`rows` → bytes in part tars and table `fetched`: the only step that touches the network."""
+    from curate.fetch.blocklist import load
     from curate.fetch.phase import FetchPhase
 
+    load(job.settings.fetch.blocklists)  # a bad line stops the run here, and large lists are sorted once for all workers
     _work(job, FetchPhase(job.settings.fetch, _opt_out_date(job)))
 
 
