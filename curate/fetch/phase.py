@@ -5,27 +5,37 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate import schema as schemas
-from curate.errors import REASONS, LocalFault
+from curate.errors import LocalFault
 from curate.fetch.settings import FetchSettings
 from curate.fetch.stage import RESULT_COLUMNS, TELEMETRY_COLUMNS, FetchStage
+from curate.fetch.standing import (
+    TAR_COLUMNS,
+    TELEMETRY,
+    UNASKED,
+    Elsewhere,
+    Record,
+    chosen,
+    kept_telemetry,
+    read_columns,
+    standing,
+    telemetry_basis,
+)
 from curate.media.tar import TarWriter
 from curate.media.text import remove_controls
 from curate.stage import Compute, PartReport, PartTask, Resources, attach, check
 from curate.store import Pool
 
-Record = Mapping[str, object]
-_TAR_COLUMNS = ("tar_file", "tar_offset", "tar_size")
-_ROW_COLUMNS = ["row", "sample_id", "url_id", "url", "caption", "reason"]
+_ROW_COLUMNS = ("row", "sample_id", "url_id", "url", "caption", "reason", "earlier_parts")
 
 _REQUESTS = pa.schema([("url", pa.string()), ("skip", pa.string())])
 
@@ -36,7 +46,8 @@ class FetchPhase:
 
     Rows that plan or prefilter refused keep that reason and are never requested. With `task.previous`, rows that are
     done there (fetched, or failed for good) are taken over unchanged, and only the difference is requested; its bytes
-    go to a second tar. The caller passes `previous` only when this phase's identity is the same as then.
+    go to a further tar. With `task.again` the difference is the rows that it chooses. What a part of an earlier list
+    holds of a URL is taken over as well. The caller passes `previous` only when this phase's identity is the same as then.
     """
 
     settings: FetchSettings = field(default_factory=FetchSettings)
@@ -44,6 +55,17 @@ class FetchPhase:
     name: str = "fetch"
     table: str = "fetched"
     inputs: tuple[str, ...] = ("rows", "decisions_prefilter")
+    also: tuple[str, ...] = (TELEMETRY,)
+    again: tuple[str, ...] = ("deferred_politeness",)
+
+    def later(self, number: int) -> FetchPhase:
+        """Waits twice as long for a busy domain in each pass, so that passes grow with the logarithm of the time."""
+        seconds = self.settings.patience_seconds * 2**number
+        return replace(self, settings=self.settings.model_copy(update={"patience_seconds": seconds}))
+
+    def chosen(self, task: PartTask) -> int:
+        """How many URLs of the part `task.again` chooses."""
+        return len(chosen(task))
 
     @property
     def stage(self) -> FetchStage:
@@ -69,15 +91,16 @@ class FetchPhase:
         """Opens the client once; yields the function that fetches one part."""
         stage = self.stage
         check([stage], _REQUESTS)
+        elsewhere = Elsewhere()
         with stage.open() as compute:
-            yield lambda task: _fetch_part(task, partial(attach, stage, compute), self.settings.batch_rows)
+            yield lambda task: _fetch_part(task, partial(attach, stage, compute), self.settings.batch_rows, elsewhere)
 
 
 @dataclass
 class _Part:
     """Rows of a part, and for each where its outcome comes from: a reason to skip, an earlier record, or a request."""
 
-    rows: list[Record]
+    rows: list[dict[str, Any]]
     skips: list[str | None]
     earlier: dict[int, Record]
     owners: dict[str, int]  # url_id -> index of the row in whose name it is requested
@@ -92,40 +115,40 @@ class _Part:
         return self.done[self.owners[str(self.rows[index]["url_id"])]]
 
 
-def _fetch_part(task: PartTask, compute: Compute, batch_rows: int) -> PartReport:
+def _fetch_part(task: PartTask, compute: Compute, batch_rows: int, elsewhere: Elsewhere) -> PartReport:
     pool = Pool.open(task.pool)
     with _local_faults():
-        part = _plan(task)
+        part = _plan(task, pool, elsewhere)
         _request(part, pool, task.part, compute, batch_rows)
     fetched = [part.record(index) for index in range(len(part.rows))]
-    files = (
-        pool.write_part("fetched", task.part, _table(part.rows, fetched, (*RESULT_COLUMNS, *_TAR_COLUMNS)), task.basis),
-        pool.write_part("telemetry_fetch", task.part, _telemetry(part), task.basis),
-    )
+    written = pool.write_part("fetched", task.part, _table(part.rows, fetched, (*RESULT_COLUMNS, *TAR_COLUMNS)), task.basis)
+    beside = pool.write_part(TELEMETRY, task.part, _telemetry(part, kept_telemetry(task)), telemetry_basis(task.basis, written.path))
     reasons = Counter(str(record["reason"] or "ok") for record in fetched)
-    return PartReport(task.part, files, dict(reasons), _counters(part))
+    return PartReport(task.part, (written, beside), dict(reasons), _counters(part))
 
 
 # -- what is to be requested
 
 
-def _plan(task: PartTask) -> _Part:
-    rows = pq.read_table(task.inputs["rows"], columns=_ROW_COLUMNS, partitioning=None).to_pylist()
+def _plan(task: PartTask, pool: Pool, elsewhere: Elsewhere) -> _Part:
+    rows = read_columns(task.inputs["rows"], _ROW_COLUMNS).to_pylist()
     skips = _skips(rows, task.inputs.get("decisions_prefilter"))
-    earlier = _earlier(task, len(rows), skips)
-    known = {str(rows[index]["url_id"]): record for index, record in reversed(earlier.items())}
+    url_ids = [str(row["url_id"]) for row in rows]
+    earlier = standing(task, url_ids, skips)
+    known = {url_ids[index]: record for index, record in reversed(earlier.items())}
+    open_rows = [index for index in range(len(rows)) if skips[index] is None and index not in earlier]
+    wanted = {url_ids[index]: rows[index]["earlier_parts"] for index in open_rows if rows[index].get("earlier_parts")}
+    known = elsewhere.records(pool, {url_id: parts for url_id, parts in wanted.items() if url_id not in known}) | known
     owners: dict[str, int] = {}
-    for index, row in enumerate(rows):
-        if skips[index] is None and index not in earlier:
-            url_id = str(row["url_id"])
-            if url_id in known:
-                earlier[index] = known[url_id]
-            else:
-                owners.setdefault(url_id, index)
+    for index in open_rows:
+        if url_ids[index] in known:
+            earlier[index] = known[url_ids[index]]
+        else:
+            owners.setdefault(url_ids[index], index)
     return _Part(rows, skips, earlier, owners)
 
 
-def _skips(rows: list[Record], prefilter: str | None) -> list[str | None]:
+def _skips(rows: list[dict[str, Any]], prefilter: str | None) -> list[str | None]:
     """Why each row is not requested: its own reason first, then the prefilter's."""
     own = [None if row["reason"] is None else str(row["reason"]) for row in rows]
     if prefilter is None:
@@ -137,24 +160,6 @@ def _skips(rows: list[Record], prefilter: str | None) -> list[str | None]:
         if reason or keep is False
     }
     return [reason or refused.get(row["row"]) for reason, row in zip(own, rows, strict=True)]
-
-
-def _earlier(task: PartTask, rows: int, skips: list[str | None]) -> dict[int, Record]:
-    """Records of the previous file that stand: fetched rows, and failures that another try would not mend."""
-    if task.previous is None:
-        return {}
-    columns = [*RESULT_COLUMNS, *_TAR_COLUMNS]
-    records = pq.read_table(Path(task.pool) / task.previous, columns=columns, partitioning=None).to_pylist()
-    if len(records) != rows:
-        return {}
-    return {index: record for index, record in enumerate(records) if skips[index] is None and _stands(record["reason"])}
-
-
-def _stands(reason: str | None) -> bool:
-    """A refusal at plan or prefilter that no longer holds was never an answer of the web."""
-    if reason is None:
-        return True
-    return reason in REASONS and not REASONS[reason].retryable and reason not in ("prefilter", "duplicate_row")
 
 
 # -- requests and the tar
@@ -179,7 +184,7 @@ def _request(part: _Part, pool: Pool, number: int, compute: Compute, batch_rows:
         temporary.unlink(missing_ok=True)
 
 
-def _batches(rows: list[Record], owners: list[int], batch_rows: int) -> Iterator[pa.RecordBatch]:
+def _batches(rows: Sequence[Record], owners: list[int], batch_rows: int) -> Iterator[pa.RecordBatch]:
     for start in range(0, len(owners), batch_rows):
         urls = [rows[index]["url"] for index in owners[start : start + batch_rows]]
         yield pa.record_batch([pa.array(urls, pa.string()), pa.nulls(len(urls), pa.string())], schema=_REQUESTS)
@@ -202,15 +207,15 @@ def _store(tar: TarWriter, row: Record, columns: Record, image: bytes) -> dict[s
 # -- tables
 
 
-def _table(rows: list[Record], records: list[Record], names: Iterable[str]) -> pa.Table:
+def _table(rows: Sequence[Record], records: Sequence[Record], names: Iterable[str]) -> pa.Table:
     columns = {name: [record.get(name) for record in records] for name in names}
     return pa.table({"row": pa.array([row["row"] for row in rows], pa.int32()), **columns})
 
 
-def _telemetry(part: _Part) -> pa.Table:
-    """One line per row; rows that were not requested themselves have zero attempts."""
-    unasked: Record = {"attempts": 0, "bytes_read": 0}
-    records = [part.done.get(index, unasked) for index in range(len(part.rows))]
+def _telemetry(part: _Part, kept: list[Record]) -> pa.Table:
+    """One line per row; rows that were not requested themselves keep their line of an earlier pass, or have zero attempts."""
+    before = kept if len(kept) == len(part.rows) else [UNASKED] * len(part.rows)
+    records = [part.done.get(index, line) for index, line in enumerate(before)]
     lines = _table(part.rows, records, TELEMETRY_COLUMNS)
     return lines.append_column("phase", pa.repeat(pa.scalar("fetch"), len(records)))
 

@@ -37,6 +37,10 @@ class FetchSettings(Settings):
     host_in_flight: int = Field(default=2, ge=1, description="requests at once per registrable domain or address, all workers together")
     host_interval_seconds: float = Field(default=0.5, ge=0, description="between two starts at one domain, all workers together")
 
+    patience_seconds: float = Field(
+        default=60.0, gt=0, description="a row waits this long for its domain in a first pass, later twice as long each"
+    )
+
     # how the work is spread; equal results whatever stands here
     in_flight: int = Field(default=256, ge=1, description="requests at once per worker")
     resolver_threads: int = Field(default=32, ge=1)
