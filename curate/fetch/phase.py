@@ -26,14 +26,13 @@ from curate.fetch.standing import (
     Record,
     chosen,
     kept_telemetry,
-    read_columns,
     standing,
     telemetry_basis,
 )
 from curate.media.tar import TarWriter
 from curate.media.text import remove_controls
 from curate.stage import Compute, PartReport, PartTask, Resources, attach, check
-from curate.store import Pool
+from curate.store import Pool, read_columns
 
 _ROW_COLUMNS = ("row", "sample_id", "url_id", "url", "caption", "reason", "earlier_parts")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from curate.errors import REASONS
 from curate.fetch.stage import RESULT_COLUMNS, TELEMETRY_COLUMNS
 from curate.stage import PartTask, fingerprint
-from curate.store import Pool, Snapshot
+from curate.store import Pool, Snapshot, read_columns
 
 Record = Mapping[str, object]
 TAR_COLUMNS = ("tar_file", "tar_offset", "tar_size")
@@ -83,12 +83,6 @@ def kept_telemetry(task: PartTask) -> list[Record]:
     """Lines of earlier passes, one for each row of the part; empty when there are none."""
     path = task.beside.get(TELEMETRY)
     return [] if path is None else read_columns(path, TELEMETRY_COLUMNS).to_pylist()
-
-
-def read_columns(path: str, names: Collection[str]) -> pa.Table:
-    """Those of the columns that the file has: an older one may lack some."""
-    present = pq.read_schema(path).names
-    return pq.read_table(path, columns=[name for name in names if name in present], partitioning=None)
 
 
 class Elsewhere:
