@@ -6,6 +6,7 @@ import collections
 import datetime
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from curate.plan.prefilter import prefilter
 from curate.plan.settings import InputSettings
 from curate.progress import Progress
 from curate.run import PhaseReport, redo, run_phase
-from curate.schema import nearest
+from curate.schema import nearest, resources
 from curate.stage import Again
 from curate.store import Pool
 
@@ -61,27 +62,27 @@ def retry(
     run: Run,
     fetch: FetchSettings,
     engine: EngineSettings,
-    again: Again,
+    reasons: tuple[str, ...],
     older_than: datetime.timedelta | None,
     progress: Progress,
 ) -> RetryReport:
-    """Asks the rows that `again` means once more; every other row stays as it is.
+    """Asks rows that ended with one of the reasons once more; every other row stays as it is.
 
-    Reasons must have passed `retry_reasons`. A retry that was killed goes on where it stopped: what it asked already is
-    not asked a second time. Raises PartsFailed, IdentityError, and UsageError when nothing was fetched yet.
+    Reasons must have passed `retry_reasons`; `older_than` spares rows that were asked since. A retry that was killed goes
+    on where it stopped: what it asked already is not asked a second time. Raises PartsFailed, IdentityError, and
+    UsageError when nothing was fetched yet.
     """
     if not pool.snapshot("fetched").files:
         raise UsageError("nothing has been fetched into this pool yet: run  curate run ingest  first")
-    seconds = older_than.total_seconds() if older_than is not None else None
+    phase, seconds = _phase(fetch, engine), older_than.total_seconds() if older_than is not None else None
+    run.add(phase.table, phase.schema)
     before = _outcomes(pool)
-    again = _resumed(pool, again, seconds)
-    done = redo(pool, run, _phase(fetch, engine), engine, again, progress)
+    done = redo(pool, run, phase, engine, _resumed(pool, run, Again(reasons), seconds), progress)
     pool.write_document(DOCUMENT, {**(pool.read_document(DOCUMENT) or {}), "finished": True})
     after = _outcomes(pool)
-    changed = {name for name in {*before, *after} if before[name] != after[name] or name in again.reasons}
-    return RetryReport(
-        again.reasons, seconds, done, {n: before[n] for n in sorted(changed)}, {n: after[n] for n in sorted(changed)}, _following(pool)
-    )
+    changed = sorted(name for name in before.keys() | after.keys() if before[name] != after[name] or name in reasons)
+    told = {name: before[name] for name in changed}, {name: after[name] for name in changed}
+    return RetryReport(reasons, seconds, done, *told, _following(pool))
 
 
 def retry_reasons(names: Sequence[str]) -> tuple[str, ...]:
@@ -108,14 +109,16 @@ def age(text: str) -> datetime.timedelta:
     return datetime.timedelta(seconds=float(found.group(1)) * _UNITS[found.group(2)])
 
 
-def _resumed(pool: Pool, again: Again, older_than_seconds: float | None) -> Again:
-    """The choice with its moment: that of an earlier call with the same words when it did not come to its end, else now."""
-    said = {"reasons": list(again.reasons), "older_than_seconds": older_than_seconds}
+def _resumed(pool: Pool, run: Run, again: Again, older_than_seconds: float | None) -> Again:
+    """The choice with its moment: now, or that of an unfinished call with the same words after which nobody else fetched."""
+    epoch = run.epoch("fetched")
+    said = {"reasons": list(again.reasons), "older_than_seconds": older_than_seconds, "finished": False}
     found = pool.read_document(DOCUMENT) or {}
-    if not found.get("finished", True) and said == {key: found.get(key) for key in said}:
-        return Again(again.reasons, datetime.datetime.fromisoformat(str(found["before"])))
-    before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=older_than_seconds or 0)
-    pool.write_document(DOCUMENT, {**said, "before": before.isoformat(), "finished": False})
+    if said == {key: found.get(key) for key in said} and found.get("epoch") == epoch - 1:
+        before = datetime.datetime.fromisoformat(str(found["before"]))
+    else:
+        before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=older_than_seconds or 0)
+    pool.write_document(DOCUMENT, {**said, "before": before.isoformat(), "epoch": epoch})
     return Again(again.reasons, before)
 
 
@@ -157,12 +160,15 @@ def _phase(fetch: FetchSettings, engine: EngineSettings) -> FetchPhase:
 
 def _following(pool: Pool) -> tuple[str, ...]:
     """Commands for what the pool has beyond its images; each does only what is no longer up to date."""
-    tables = pool.tables()
-    scores = [name.removeprefix("scores_") for name in tables if name.startswith("scores_")]
-    groups = [name.removeprefix("groups_") for name in tables if name.startswith("groups_")]
-    decisions = [name.removeprefix("decisions_") for name in tables if name.startswith("decisions_") and name != PREFILTER]
-    lines = [f"score POOL{'' if name == 'base' else f' --name {name}'}" for name in scores]
-    lines += [f"dedupe POOL{'' if name == 'pictures' else f' name={name}'}" for name in groups]
-    lines += [f"filter POOL {name}" for name in decisions]
+    last = pool.read_document("settings") or {}
+    settings, tables = last.get("settings"), pool.tables()
+    lines = [f"run {last['recipe']} --pool POOL …  (all of it: with the settings of the last run)"] if "recipe" in last else []
+    for command, family, default in (("score", "scores_", "base"), ("dedupe", "groups_", "pixels")):
+        section = settings.get(command) if isinstance(settings, dict) else None
+        name = f"{family}{section.get('name', default) if isinstance(section, dict) else default}"
+        lines += [f"{command} POOL"] if name in tables else []
+    policies = [name.removeprefix("decisions_") for name in tables if name.startswith("decisions_") and name != PREFILTER]
+    shipped = {path.stem for path in (resources("conf") / "policy").glob("*.sql")}
+    lines += [f"filter POOL {name}" if name in shipped else f"filter POOL …  ({name}, as before)" for name in policies]
     lines += ["pack POOL"] if "shards" in tables else []
-    return tuple(f"curate {line}".replace("POOL", str(pool.path)) for line in lines)
+    return tuple(f"curate {line}".replace("POOL", shlex.quote(str(pool.path))) for line in lines)

@@ -76,6 +76,10 @@ class Run:
         if adds or removes:
             self._tables[table].write(adds, removes)
 
+    def epoch(self, table: str) -> int:
+        """This run's epoch on a table that it holds: one more than that of the run before it."""
+        return self._tables[table].epoch
+
     def release(self) -> None:
         """Gives all leases back; the epochs stay."""
         for claim in self._tables.values():

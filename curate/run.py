@@ -196,7 +196,7 @@ def _parts_with(pool: Pool, table: str, reasons: Sequence[str], parts: set[int])
     """Parts of the committed table that hold a row with one of the reasons; reads that column and no more."""
     found = pool.snapshot(table)
     paths = [str(found.folder / file.path) for file in found.files if file.part in parts]
-    if not paths:
+    if not (paths and reasons):
         return set()
     columns = pa.schema([("part", pa.int32()), ("reason", pa.string())])
     holders = ds.dataset(paths, schema=columns, format="parquet").scanner(["part"], filter=ds.field("reason").isin(list(reasons)))

@@ -212,6 +212,11 @@ async def _cancel_all() -> None:
 
 @pytest.fixture
 def server(_loop: asyncio.AbstractEventLoop) -> Iterator[FaultServer]:
+    yield from serving(_loop)
+
+
+def serving(_loop: asyncio.AbstractEventLoop) -> Iterator[FaultServer]:
+    """A server while the iterator is open."""
     faults = FaultServer()
     listening = asyncio.run_coroutine_threadsafe(asyncio.start_server(faults.serve, "0.0.0.0", 0), _loop).result()
     faults.port = listening.sockets[0].getsockname()[1]
