@@ -80,7 +80,8 @@ def retry(
     done = redo(pool, run, phase, engine, _resumed(pool, run, Again(reasons), seconds), progress)
     pool.write_document(DOCUMENT, {**(pool.read_document(DOCUMENT) or {}), "finished": True})
     after = _outcomes(pool)
-    changed = sorted(name for name in before.keys() | after.keys() if before[name] != after[name] or name in reasons)
+    there = before.keys() | after.keys()
+    changed = sorted(name for name in there if before[name] != after[name] or name in reasons)
     told = {name: before[name] for name in changed}, {name: after[name] for name in changed}
     return RetryReport(reasons, seconds, done, *told, _following(pool))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -136,10 +136,12 @@ class _Work:
 
     def do(self, phase: Phase, tasks: Sequence[_Task], name: str = "") -> None:
         """Has the tasks done, and commits what comes in; parts that fail are remembered."""
+        if not tasks:
+            return
         waves, shown = _Waves(self.run, phase.table, self.settings), name or phase.name
         self.progress.start(shown, len(tasks), "parts")
         try:
-            for outcome in _each(self.settings, phase, [task.order for task in tasks]):
+            for outcome in make_engine(self.settings).each(phase, [task.order for task in tasks]):
                 if isinstance(outcome, PartFailure):
                     self.failures[outcome.part] = outcome.message
                     continue
@@ -204,10 +206,6 @@ def _parts_with(pool: Pool, table: str, reasons: Sequence[str], parts: set[int])
     for batch in holders.to_batches():
         seen.update(pc.unique(batch["part"]).to_pylist())
     return seen
-
-
-def _each(settings: EngineSettings, phase: Phase, tasks: Sequence[PartTask]) -> Iterator[PartReport | PartFailure]:
-    return make_engine(settings).each(phase, tasks) if tasks else iter(())
 
 
 def _take(pool: Pool, run: Run, phase: Phase) -> None:

@@ -70,9 +70,9 @@ def _retry(report: RetryReport) -> list[str]:
     """What was asked again, what became of it, and what is to be done next."""
     work = report.fetch
     if not work.parts:
-        return [
-            f"nothing to ask again: no row ended with {' or '.join(report.reasons)}{' so long ago' if report.older_than_seconds else ''}"
-        ]
+        which = "row that was asked so long ago" if report.older_than_seconds else "row"
+        named = " or ".join(report.reasons) if len(report.reasons) <= SHOWN_REASONS else "a failure that another try may mend"
+        return [f"nothing to ask again: no {which} ended with {named}"]
     width = max(len(name) for name in report.before)
     asked = f"{int(work.counters['urls']):,} URLs asked again in {counted(work.parts, 'part')}"
     lines = [f"{asked} with {counted(int(work.counters['requests']), 'request')}; {counted(work.skipped, 'part')} untouched"]

@@ -130,6 +130,7 @@ def test_commands_say_what_they_did_and_what_comes_next(later: Later, tmp_path: 
     assert set(later.requests() - before) <= {path_of(url) for url in pq.read_table(later.folder / "more.parquet")["url"].to_pylist()[40:]}
     again = ask("add", pool, later.folder / "more.parquet")
     assert again["rows"]["is_new"] is False and again["fetch"]["parts"] == 0
+    assert curate("report", pool).code == curate("verify", pool).code == 0
     assert curate("history", pool, pq.read_table(later.folder / "more.parquet")["url"][60].as_py()).code == 0
     said = curate("run", "ingest", "--pool", pool, *[one.replace("first.parquet", "more.parquet") for one in later.settings])
     assert said.code == 2 and "curate add" in said.err

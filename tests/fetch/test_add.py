@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from curate.run import run_phase
 from curate.score.phase import ScorePhase
 from curate.score.settings import ScoreSettings
 from curate.store import Pool
-from tests.fetch.conftest import FaultServer, quick
+from tests.fetch.conftest import FaultServer, quick, serving
 from tests.fetch.phases import Troubled
 from tests.plan import lists
 
@@ -52,14 +55,32 @@ def by_place(pool: Pool) -> dict[str, dict[str, Any]]:
     return {row["caption"]: {**row, **record} for row, record in zip(rows, fetched, strict=True) if record["reason"] != "duplicate_row"}
 
 
+@pytest.fixture(scope="module")
+def running(_loop: asyncio.AbstractEventLoop) -> Iterator[FaultServer]:
+    """One server for all tests here, so that pools can be copied."""
+    yield from serving(_loop)
+
+
 @pytest.fixture
-def pool(server: FaultServer, tmp_path: Path) -> Pool:
-    """A fetched pool in parts of three rows; the log is empty again."""
-    made, _ = lists.planned(tmp_path / "pool", listed(tmp_path, "first.parquet", server, FIRST, "first"), rows_per_part=3)
+def server(running: FaultServer) -> FaultServer:
+    running.log.clear()
+    return running
+
+
+@pytest.fixture(scope="module")
+def first(running: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """A fetched pool in parts of three rows."""
+    folder = tmp_path_factory.mktemp("first")
+    made, _ = lists.planned(folder / "pool", listed(folder, "first.parquet", running, FIRST, "first"), rows_per_part=3)
     remember(made)
     work(made, FetchPhase(quick(attempts=1)))
-    server.log.clear()
     return made
+
+
+@pytest.fixture
+def pool(first: Pool, server: FaultServer, tmp_path: Path) -> Pool:
+    """A copy of it; the server's log is empty."""
+    return Pool.open(shutil.copytree(first.path, tmp_path / "pool"))
 
 
 def test_only_what_the_pool_lacks_is_requested(pool: Pool, server: FaultServer, tmp_path: Path) -> None:
