@@ -74,7 +74,7 @@ def retry(
     """
     if not pool.snapshot("fetched").files:
         raise UsageError("nothing has been fetched into this pool yet: run  curate run ingest  first")
-    phase, seconds = _phase(fetch, engine), older_than.total_seconds() if older_than is not None else None
+    phase, seconds = fetch_phase(fetch, engine), older_than.total_seconds() if older_than is not None else None
     run.add(phase.table, phase.schema)
     before = _outcomes(pool)
     done = redo(pool, run, phase, engine, _resumed(pool, run, Again(reasons), seconds), progress)
@@ -151,11 +151,12 @@ def grow(
     rows = add(pool, run, listed, progress)
     if any(condition) or pool.snapshot(PREFILTER).files:
         prefilter(pool, run, *condition, progress)
-    done = run_phase(pool, run, _phase(fetch, engine), engine, progress)
+    done = run_phase(pool, run, fetch_phase(fetch, engine), engine, progress)
     return GrowthReport(rows, done, _following(pool))
 
 
-def _phase(fetch: FetchSettings, engine: EngineSettings) -> FetchPhase:
+def fetch_phase(fetch: FetchSettings, engine: EngineSettings) -> FetchPhase:
+    """The fetch phase, as every command that fetches makes it."""
     return FetchPhase(fetch, engine.workers or os.cpu_count() or 1)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from curate.catalog.views import current_policy
-from curate.engines.base import EngineSettings
 from curate.errors import UsageError
 from curate.recipe import Job
 from curate.run import PhaseReport, run_phase
@@ -41,9 +39,9 @@ def prefilter(job: Job) -> None:
 
 def fetch(job: Job) -> None:
     """`rows` → bytes in part tars and table `fetched`: the only step that touches the network."""
-    from curate.fetch.phase import FetchPhase
+    from curate.later import fetch_phase
 
-    _work(job, FetchPhase(job.settings.fetch, _workers(job.settings.engine)))
+    _work(job, fetch_phase(job.settings.fetch, job.settings.engine))
 
 
 def fit(job: Job) -> None:
@@ -143,7 +141,3 @@ def _work(job: Job, phase: Phase) -> None:
     done: PhaseReport = run_phase(job.pool, job.run, phase, job.settings.engine, job.progress)
     job.reports[phase.name] = done
     job.counters.update(done.counters)
-
-
-def _workers(engine: EngineSettings) -> int:
-    return engine.workers or os.cpu_count() or 1

@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from curate.errors import InputError, UsageError
 from curate.lease import Run
 from curate.plan.known import Known, known_rows
-from curate.plan.parts import numbered, part_count, refused, spooled, write_parts
+from curate.plan.parts import numbered, part_count, spooled, write_parts
 from curate.plan.plan import DOCUMENT, basis_of, identity
 from curate.plan.settings import InputSettings, PlanSettings
 from curate.plan.sources import find_files, list_fingerprint
@@ -133,11 +131,11 @@ def _marked(
 ) -> Iterator[tuple[int, pa.Table]]:
     for part, bucket in parts:
         rows = numbered(buckets.read(bucket))
-        rows = known.marked(part, refused(rows, pa.array(_withdrawn(pool, rows)), "withdrawn"))
+        rows = known.marked(part, _suppressed(pool, rows))
         shared["rows"] += rows.num_rows - rows["earlier_parts"].null_count
         yield part, rows
 
 
-def _withdrawn(pool: Pool, rows: pa.Table) -> npt.NDArray[np.bool_]:
-    """Rows that a takedown keeps out of the pool for good, by `sample_id` or `url_id`."""
-    return np.zeros(rows.num_rows, dtype=np.bool_)
+def _suppressed(pool: Pool, rows: pa.Table) -> pa.Table:
+    """The rows, with those marked `withdrawn` that a takedown keeps out of the pool for good."""
+    return rows

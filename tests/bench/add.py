@@ -61,7 +61,7 @@ def fetching(rows: int, folder: Path) -> dict[str, Any]:
         begun = time.monotonic()
         with claim(pool, {}) as run:
             plan(pool, run, InputSettings(path=write_list(folder / "first.parquet", urls[:rows])), PlanSettings(rows_per_part=250))
-            run_phase(pool, run, FetchPhase(settings, 2), engine)
+            run_phase(pool, run, FetchPhase(settings), engine)
         first_seconds, first_requests = time.monotonic() - begun, len(server.log)
         begun = time.monotonic()
         report = curate.open(str(pool.path)).add(write_list(folder / "more.parquet", urls))

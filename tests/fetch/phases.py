@@ -6,7 +6,7 @@ import datetime
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import pyarrow as pa
 
@@ -36,7 +36,8 @@ class Troubled(FetchPhase):
 
     @property
     def stage(self) -> FetchStage:
-        return _Stage(self.settings, self.workers or 1, reason=self.reason, lost=self.lost)
+        plain = super().stage
+        return _Stage(**{one.name: getattr(plain, one.name) for one in fields(plain)}, reason=self.reason, lost=self.lost)
 
 
 @dataclass(frozen=True)
