@@ -16,6 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.catalog.digest import digest
+from curate.catalog.funnel import funnel
+from curate.catalog.verify import verify
 from curate.demo.corpus import write_list
 from curate.demo.scenes import build
 from curate.demo.server import Server
@@ -23,6 +26,7 @@ from curate.demo.settings import ScenesSettings, ServerSettings
 from curate.lease import claim
 from curate.recipe import load_recipe, run_recipe
 from curate.run import run_phase
+from curate.store import Pool
 from tests.e2e.runs import ask, finish, start
 from tests.fetch.phases import Troubled, path_of
 
@@ -93,12 +97,15 @@ def kill_after(later: Later, command: list[str], requests: int, log: Path) -> No
 def digest_after(later: Later, pool: Path, give: Callable[[list[str]], None]) -> dict[str, str]:
     """Retries, adds and runs the recipe again; `give` gives the commands that fetch."""
     give(later.command(pool, "retry", "--reason", "dns_timeout"))
-    assert ask("sql", pool, "SELECT count(*) AS n FROM fetched WHERE reason = 'dns_timeout'") == [{"n": 0}]
     give(later.command(pool, "add", later.folder / "more.parquet"))
+    asked = later.requests()
     finish(later.command(pool, "run"), pool.with_suffix(".log"))
-    assert ask("verify", pool)["ok"]
-    digest: dict[str, str] = ask("digest", pool)
-    return digest
+    assert later.requests() == asked, "the recipe brings all parts up to date without a request"
+    found = Pool.open(pool)
+    parts = {name: len(found.snapshot(name).by_part) for name in ("rows", "fetched", "telemetry_fetch", "scores_base", "groups_pixels")}
+    assert len(set(parts.values())) == 1, parts
+    verify(found).require()
+    return digest(found)
 
 
 def test_killed_in_the_middle_of_retry_and_add_the_pool_is_the_same(later: Later, tmp_path: Path) -> None:
@@ -110,9 +117,9 @@ def test_killed_in_the_middle_of_retry_and_add_the_pool_is_the_same(later: Later
         finish(command, tmp_path / "log")
 
     assert digest_after(later, killed, disturbed) == undisturbed
-    told = ask("sql", killed, "SELECT outcome, count(*) AS n FROM samples GROUP BY ALL")
-    assert sum(line["n"] for line in told) == ROWS + 40 and "pending" not in {line["outcome"] for line in told}
-    assert ask("funnel", killed)["rows"] == ROWS + 40
+    counted = funnel(Pool.open(killed))
+    assert (counted.rows, counted.pending) == (ROWS + 40, 0)
+    assert not [name for stage in counted.stages for name in stage.reasons if name.reason == "dns_timeout"]
 
 
 def test_commands_say_what_they_did_and_what_comes_next(later: Later, tmp_path: Path, curate: Callable) -> None:
@@ -136,15 +143,3 @@ def test_commands_say_what_they_did_and_what_comes_next(later: Later, tmp_path: 
     assert curate("history", pool, pq.read_table(later.folder / "more.parquet")["url"][60].as_py()).code == 0
     said = curate("run", "ingest", "--pool", pool, *[one.replace("first.parquet", "more.parquet") for one in later.settings])
     assert said.code == 2 and "curate add" in said.err
-
-
-def test_the_recipe_brings_added_parts_up_to_date_without_asking_again(later: Later, tmp_path: Path) -> None:
-    pool, log = Path(shutil.copytree(later.pool, tmp_path / "pool")), tmp_path / "log"
-    finish(later.command(pool, "add", later.folder / "more.parquet"), log)
-    before = later.requests()
-    finish(later.command(pool, "run"), log)
-    assert later.requests() == before
-    tables = {table["table"]: (table["parts"], table["parts_wanted"]) for table in ask("status", pool)["tables"]}
-    parts = tables["rows"][0]
-    assert {tables[name] for name in ("fetched", "telemetry_fetch", "scores_base", "groups_pixels")} == {(parts, parts)}
-    assert ask("verify", pool)["ok"]
