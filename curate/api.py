@@ -7,6 +7,8 @@ pool.sql("SELECT reason, count(*) FROM samples GROUP BY 1").df()
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +26,14 @@ from curate.dedupe.settings import DedupeSettings
 from curate.engines.base import EngineSettings
 from curate.errors import UsageError
 from curate.evaluate.settings import EvaluateSettings
+from curate.fetch.settings import FetchSettings
 from curate.filter.decide import FilterReport, filter_pool
 from curate.filter.decide import preview as count
 from curate.filter.settings import FilterSettings
+from curate.later import GrowthReport, RetryReport, age, grow, retry, retry_reasons
 from curate.learn import EvaluateReport, evaluate_model
 from curate.lease import claim
+from curate.plan.settings import InputSettings
 from curate.progress import Progress, Silent
 from curate.run import PhaseReport, run_phase
 from curate.score.phase import ScorePhase
@@ -113,6 +118,23 @@ class Pool:
     def history(self, url: str) -> list[Event]:
         """What became of one URL, sample_id or url_id, in the order in which it happened."""
         return history(self._store, url)
+
+    def add(self, path: str | Path | Sequence[str], fetch: Mapping[str, Any] | None = None, **listed: Any) -> GrowthReport:
+        """Adds a further list and fetches what the pool lacks of it; `listed` are settings of the list, `fetch` changes the pool's."""
+        said = [str(one) for one in path] if isinstance(path, list | tuple) else str(path)
+        settings = build(InputSettings, merged(listed, {"path": said}))
+        asking, engine = self._settings("fetch", FetchSettings, dict(fetch or {})), self._settings("engine", EngineSettings, {})
+        had = self._stored("prefilter")
+        with claim(self._store, {}, engine.lease_seconds) as run:
+            return grow(self._store, run, settings, (had.get("where"), had.get("uid_file")), asking, engine, self._progress)
+
+    def retry(self, reasons: str | Sequence[str] = (), older_than: datetime.timedelta | str | None = None, **changes: Any) -> RetryReport:
+        """Asks failed rows once more: those of the reasons, by default all that another try may mend; `older_than` like "7d"."""
+        chosen = retry_reasons([reasons] if isinstance(reasons, str) else list(reasons))
+        spared = age(older_than) if isinstance(older_than, str) else older_than
+        asking, engine = self._settings("fetch", FetchSettings, changes), self._settings("engine", EngineSettings, {})
+        with claim(self._store, {}, engine.lease_seconds) as run:
+            return retry(self._store, run, asking, engine, chosen, spared, self._progress)
 
     def score(self, model: str | None = None, weights: str | None = None, **changes: Any) -> PhaseReport:
         """Computes a table of scores; with `model` or `weights`, its CLIP scorer is that one. No request is made."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -67,9 +68,17 @@ class Run:
         if table not in self._tables:
             self._tables[table] = _Claim.take(self.pool, table, schema, self.owner)
 
+    def grow(self, table: str, schema: pa.Schema) -> None:
+        """Gives a table that this run holds the columns of `schema` that it lacks, all nullable. Raises Fenced."""
+        self._tables[table].grow(schema)
+
     def _write(self, table: str, adds: Sequence[PartFile], removes: Sequence[PartFile]) -> None:
         if adds or removes:
             self._tables[table].write(adds, removes)
+
+    def epoch(self, table: str) -> int:
+        """This run's epoch on a table that it holds: one more than that of the run before it."""
+        return self._tables[table].epoch
 
     def release(self) -> None:
         """Gives all leases back; the epochs stay."""
@@ -131,13 +140,27 @@ class _Claim:
         now = int(time.time() * 1000)
         actions = [AddAction(f.path, f.size_bytes, {}, now, True, add_statistics(f)) for f in adds]
         gone = [RemoveAction(f.path, True, now, f.size_bytes, {}) for f in removes]
-        mark = Transaction(APPLICATION, (self.epoch << 32) + self.wave)
-        properties = CommitProperties(app_transactions=[mark], custom_metadata={"epoch": str(self.epoch), "wave": str(self.wave)})
-        self._refresh()
-        try:
+        with self._committing() as properties:
             self.delta.create_write_transaction(
                 [*actions, *gone], "append", self.schema, commit_properties=properties, post_commithook_properties=_HOOKS
             )
+
+    def grow(self, schema: pa.Schema) -> None:
+        have = {field.name for field in pa.schema(self.delta.schema().to_arrow())}
+        new = [pa.field(field.name, field.type) for field in schema if field.name not in have]
+        if new:
+            with self._committing() as properties:
+                fields = DeltaSchema.from_arrow(pa.schema(new)).fields
+                self.delta.alter.add_columns(fields, commit_properties=properties, post_commithook_properties=_HOOKS)
+        self.schema = schema
+
+    @contextmanager
+    def _committing(self) -> Iterator[CommitProperties]:
+        """One transaction under this epoch: it holds when the block ends, or the run was fenced."""
+        mark = Transaction(APPLICATION, (self.epoch << 32) + self.wave)
+        self._refresh()
+        try:
+            yield CommitProperties(app_transactions=[mark], custom_metadata={"epoch": str(self.epoch), "wave": str(self.wave)})
         except CommitFailedError as error:
             raise Fenced(f"a newer run took over table {self._name}; this run stops and loses nothing") from error
         self.wave += 1

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from curate.catalog.files import check_embeddings, check_hashes, check_images
 from curate.catalog.findings import NAMED_OFFENDERS, Check, VerifyReport
-from curate.catalog.packed import check_shards
+from curate.catalog.packed import check_shards, pinned_versions
 from curate.catalog.subsets import read_subset
 from curate.catalog.views import NO_POLICY, connect, pin, policies, quoted
 from curate.errors import REASONS, UsageError
@@ -160,9 +160,14 @@ def _reasons_sql(table: str) -> str:
 
 
 def check_decisions(check: Check, pool: Pool) -> None:
-    """A row is kept exactly when nothing speaks against it; a decision never keeps a row without an image."""
+    """A row is kept exactly when nothing speaks against it; a decision never keeps a row without an image.
+
+    Decisions are held against the versions that they were made from: what was fetched since is pending, not wrong.
+    """
     for policy in policies(pool):
-        with connect(pool, policy) as connection:
+        versions = pinned_versions(pool, read_subset(pool, policy))
+        versions.pop(f"decisions_{policy}", None)
+        with connect(pool, policy, versions) as connection:
             check.checked += _count(connection, f"SELECT count(*) FROM {quoted(f'decisions_{policy}')}")
             for sentence, condition in _CONTRADICTIONS.items():
                 rows = _count(connection, f"SELECT count(*) FROM samples WHERE {condition}")

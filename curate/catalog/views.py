@@ -25,7 +25,7 @@ NO_POLICY = ""
 """Given as `policy`: join no decisions but the prefilter's, so that every row with a score is still undecided."""
 
 _ALWAYS = ("rows", "decisions_prefilter", "fetched")
-_HIDDEN = ("part", "row", "basis", "reason")
+_HIDDEN = ("part", "row", "basis", "reason", "earlier_parts")
 
 
 def connect(pool: Pool, policy: str | None = None, versions: Mapping[str, int] | None = None) -> duckdb.DuckDBPyConnection:

@@ -20,13 +20,14 @@ from typing import NoReturn
 
 import click
 
-from curate.cli import learn, look, run, steps
+from curate.cli import later, learn, look, run, steps
 from curate.cli.doctor import doctor
 from curate.errors import CurateError, MissingExtra
 
 SECTIONS: dict[str, list[click.Command]] = {
     "The whole way": [run.demo, run.check, run.run],
     "Single steps, on a pool that exists": [steps.score, steps.dedupe, steps.filter_, steps.pack],
+    "After the first run": [later.add, later.retry],
     "Look": [look.sql, look.funnel, look.report, look.status, look.history, look.verify, look.digest],
     "Learn": [learn.train, learn.evaluate],
     "This machine": [doctor],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curate.dedupe.pictures import DedupeReport
     from curate.filter.decide import FilterReport
+    from curate.later import GrowthReport, RetryReport
     from curate.learn import EvaluateReport
     from curate.plan.plan import PlanReport
     from curate.plan.prefilter import PrefilterReport
@@ -47,6 +48,7 @@ def _phase(report: PhaseReport) -> list[str]:
     others = {reason: rows for reason, rows in report.reasons.items() if reason != "ok" and rows}
     without = f", {sum(others.values()):,} without: {_by_reason(others)}" if others else ""
     skipped = f"; {counted(report.skipped, 'part')} had been done" if report.skipped else ""
+    skipped += f"; in {report.passes} passes" if report.passes > 1 else ""
     return [f"{good:,} rows with an image{without}{skipped}", *_counted_work(report)]
 
 
@@ -62,6 +64,37 @@ def _counted_work(report: PhaseReport) -> list[str]:
     if "images" in counts:
         return [f"{int(counts['images']):,} images decoded once each, {int(counts['images']) / seconds:,.0f} a second"]
     return []
+
+
+def _retry(report: RetryReport) -> list[str]:
+    """What was asked again, what became of it, and what is to be done next."""
+    work = report.fetch
+    if not work.parts:
+        which = "row that was asked so long ago" if report.older_than_seconds else "row"
+        named = " or ".join(report.reasons) if len(report.reasons) <= SHOWN_REASONS else "a failure that another try may mend"
+        return [f"nothing to ask again: no {which} ended with {named}"]
+    width = max(len(name) for name in report.before)
+    asked = f"{int(work.counters['urls']):,} URLs asked again in {counted(work.parts, 'part')}"
+    lines = [f"{asked} with {counted(int(work.counters['requests']), 'request')}; {counted(work.skipped, 'part')} untouched"]
+    lines += [f"  {name:<{width}} {report.before[name]:>10,} → {report.after[name]:,}" for name in report.before]
+    return [*lines, *_next(report.next)]
+
+
+def _growth(report: GrowthReport) -> list[str]:
+    """What a further list brought, and what was requested for it."""
+    rows = report.rows
+    refused = {reason: count for reason, count in rows.reasons.items() if reason != "ok"}
+    known = (
+        f"{rows.reasons.get('duplicate_row', 0):,} rows are there already, {rows.shared:,} show an image of the pool under another caption"
+    )
+    before = "" if rows.is_new else " (as before)"
+    lines = [f"{counted(rows.rows, 'row')} in {counted(rows.parts, 'part')} from part {rows.first_part} on{before}; {rows.mapping}", known]
+    lines += [f"{sum(refused.values()):,} refused: {_by_reason(refused)}"] if refused else []
+    return [*lines, *_phase(report.fetch), *_next(report.next)]
+
+
+def _next(commands: Sequence[str]) -> list[str]:
+    return ["bring the rest up to date:", *(f"  {line}" for line in commands)] if commands else []
 
 
 def _training(report: TrainReport) -> list[str]:
@@ -140,4 +173,6 @@ TOLD: dict[str, Callable[[Any], list[str]]] = {
     "PackReport": _pack,
     "PosixPath": _page,
     "EvaluateReport": _evaluation,
+    "RetryReport": _retry,
+    "GrowthReport": _growth,
 }
