@@ -88,9 +88,14 @@ def _task(pool: Pool, phase: Phase, inputs: Mapping[str, Snapshot], mine: Snapsh
     missing = [name for name, found in inputs.items() if part not in found.by_part]
     if missing:
         raise UsageError(f"{phase.name}: table {missing[0]!r} lacks part {part}: run the phase that writes it first")
-    basis = fingerprint(phase.identity(), *(f"{name}/{found.by_part[part].path}" for name, found in sorted(inputs.items())))
+    basis = part_basis(phase.identity(), {name: found.by_part[part].path for name, found in inputs.items()})
     previous = mine.path_of(part) if part in mine.by_part else None
     return PartTask(str(pool.path), part, {name: found.path_of(part) for name, found in inputs.items()}, basis, previous)
+
+
+def part_basis(identity: str, files: Mapping[str, str]) -> str:
+    """What a part's file is a function of: the phase's identity, and the part's file in each input table."""
+    return fingerprint(identity, *(f"{name}/{path}" for name, path in sorted(files.items())))
 
 
 def _each(settings: EngineSettings, phase: Phase, tasks: Sequence[PartTask]) -> Iterator[PartReport | PartFailure]:

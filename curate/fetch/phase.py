@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,8 @@ from curate.media.tar import TarWriter
 from curate.media.text import remove_controls
 from curate.stage import Compute, PartReport, PartTask, Resources, attach, check
 from curate.store import Pool
+from curate.suppress import REASON as WITHDRAWN
+from curate.suppress import Suppression, read_suppression
 
 Record = Mapping[str, object]
 _TAR_COLUMNS = ("tar_file", "tar_offset", "tar_size")
@@ -94,9 +97,10 @@ class _Part:
 
 def _fetch_part(task: PartTask, compute: Compute, batch_rows: int) -> PartReport:
     pool = Pool.open(task.pool)
+    suppression = read_suppression(pool)
     with _local_faults():
-        part = _plan(task)
-        _request(part, pool, task.part, compute, batch_rows)
+        part = _plan(task, suppression)
+        _request(part, pool, task.part, compute, batch_rows, suppression)
     fetched = [part.record(index) for index in range(len(part.rows))]
     files = (
         pool.write_part("fetched", task.part, _table(part.rows, fetched, (*RESULT_COLUMNS, *_TAR_COLUMNS)), task.basis),
@@ -109,9 +113,12 @@ def _fetch_part(task: PartTask, compute: Compute, batch_rows: int) -> PartReport
 # -- what is to be requested
 
 
-def _plan(task: PartTask) -> _Part:
+def _plan(task: PartTask, suppression: Suppression) -> _Part:
     rows = pq.read_table(task.inputs["rows"], columns=_ROW_COLUMNS, partitioning=None).to_pylist()
     skips = _skips(rows, task.inputs.get("decisions_prefilter"))
+    for index, row in enumerate(rows):
+        if suppression.holds(row["sample_id"], row["url_id"]):
+            skips[index] = row["reason"] or WITHDRAWN
     earlier = _earlier(task, len(rows), skips)
     known = {str(rows[index]["url_id"]): record for index, record in reversed(earlier.items())}
     owners: dict[str, int] = {}
@@ -160,7 +167,7 @@ def _stands(reason: str | None) -> bool:
 # -- requests and the tar
 
 
-def _request(part: _Part, pool: Pool, number: int, compute: Compute, batch_rows: int) -> None:
+def _request(part: _Part, pool: Pool, number: int, compute: Compute, batch_rows: int, suppression: Suppression) -> None:
     """Fills `part.done`, and publishes the tar of the new images if there are any."""
     owners = list(part.owners.values())
     temporary = pool.temporary(".tar")
@@ -168,6 +175,8 @@ def _request(part: _Part, pool: Pool, number: int, compute: Compute, batch_rows:
         with TarWriter(temporary) as tar:
             outcomes = _outcomes(compute(_batches(part.rows, owners, batch_rows)))
             for index, (columns, image) in zip(owners, outcomes, strict=True):
+                if suppression.holds_bytes(columns["sha256"], columns["image_sha256"]):
+                    columns, image = _withheld(columns), None  # before it touches the disk
                 part.done[index] = columns if image is None else columns | _store(tar, part.rows[index], columns, image)
             empty = not tar.size_bytes
         if not empty:
@@ -185,11 +194,17 @@ def _batches(rows: list[Record], owners: list[int], batch_rows: int) -> Iterator
         yield pa.record_batch([pa.array(urls, pa.string()), pa.nulls(len(urls), pa.string())], schema=_REQUESTS)
 
 
-def _outcomes(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, object], bytes | None]]:
+def _outcomes(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, Any], bytes | None]]:
     for batch in batches:
         for record in batch.to_pylist():
             image = record.pop("image")
             yield record, image
+
+
+def _withheld(columns: Record) -> dict[str, object]:
+    """What may be said of a body that is on the suppression list: that it came, and nothing of what it shows."""
+    kept = ("http_status", *TELEMETRY_COLUMNS)
+    return {**dict.fromkeys(columns), **{name: columns[name] for name in kept if name in columns}, "reason": WITHDRAWN}
 
 
 def _store(tar: TarWriter, row: Record, columns: Record, image: bytes) -> dict[str, object]:

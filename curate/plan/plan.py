@@ -27,6 +27,7 @@ from curate.progress import Progress, Silent
 from curate.schema import nearest
 from curate.stage import PartFile, fingerprint
 from curate.store import Pool
+from curate.suppress import read_suppression
 
 VERSION = 1
 DOCUMENT = "plan"
@@ -128,10 +129,11 @@ def _write(
     parts = part_count(found.rows, input_settings.sample, settings)
     written: list[PartFile] = []
     reasons: Counter[str] = Counter()
+    suppression = read_suppression(pool)
     with spool(pool, rows_schema(found), settings.spool_bytes) as spooled:
         _fill(spooled, found, parts, input_settings, progress)
         for part in range(parts):
-            rows = _finished(spooled.read(part))
+            rows = suppression.mark(_finished(spooled.read(part)))
             if rows.num_rows:
                 written.append(pool.write_part("rows", part, rows, basis, found.schema))
                 reasons.update({pair["values"] or "ok": pair["counts"] for pair in pc.value_counts(rows["reason"]).to_pylist()})
