@@ -103,9 +103,7 @@ def refuse_unfinished(pool: Pool) -> None:
 
 
 @contextmanager
-def claim(
-    pool: Pool, tables: Mapping[str, pa.Schema], lease_seconds: float = LEASE_SECONDS, *, removes: bool = False
-) -> Iterator[Run]:
+def claim(pool: Pool, tables: Mapping[str, pa.Schema], lease_seconds: float = LEASE_SECONDS, *, removes: bool = False) -> Iterator[Run]:
     """Takes the right to write `tables` for as long as the block runs.
 
     Raises PoolBusy when a live run holds one of them, RemovalUnfinished while rows are being taken down (`removes` is how
