@@ -13,7 +13,8 @@ from curate.cli.output import say
 from curate.cli.progress import display
 
 if TYPE_CHECKING:
-    from curate.removal.takedown import Outline
+    from curate.api import Pool
+    from curate.removal.takedown import Outline, RemovalReport
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -55,21 +56,26 @@ def takedown(
     """
     import curate
 
+    asked = where is not None or listed is not None
+    if prove and not asked:
+        with display() as progress:
+            found = curate.open(pool, progress).prove()
+        say(found, form)
+        return found.require()
+
+    def take(opened: Pool, dry: bool) -> RemovalReport:
+        return opened.takedown(
+            where, listed, because, only_named=only_named, near_copies=near_copies, keep_text=keep_text, proof=prove is not False,
+            dry_run=dry,
+        )  # fmt: skip
+
+    if asked and not (yes or dry_run):
+        _confirm(take(curate.open(pool), True).outline)
     with display() as progress:
-        opened = curate.open(pool, progress)
-        if prove and where is None and listed is None:
-            report = opened.prove()
-        else:
-            done = opened.takedown(
-                where, listed, because, only_named=only_named, near_copies=near_copies, keep_text=keep_text,
-                proof=prove is not False, dry_run=dry_run, agree=None if yes else _ask,
-            )  # fmt: skip
-            say(done, form)
-            report = done.proof
-    if report is not None:
-        if prove and where is None and listed is None:
-            say(report, form)
-        report.require()
+        report = take(curate.open(pool, progress), dry_run)
+    say(report, form)
+    if report.proof is not None:
+        report.proof.require()
 
 
 @click.command()
@@ -92,17 +98,19 @@ def purge(pool: str, where: str | None, dry_run: bool, yes: bool, form: str) -> 
     """
     import curate
 
+    if where is not None and not (yes or dry_run):
+        _confirm(curate.open(pool).purge(where, dry_run=True).outline)
     with display() as progress:
-        report = curate.open(pool, progress).purge(where, dry_run=dry_run, agree=None if yes else _ask)
+        report = curate.open(pool, progress).purge(where, dry_run=dry_run)
     say(report, form)
 
 
-def _ask(outline: Outline) -> bool:
+def _confirm(outline: Outline) -> None:
     """Shows what is about to happen and waits for a yes; without a terminal only --yes counts."""
     from curate.cli.reports import outline_lines
     from curate.errors import UsageError
 
-    if not sys.stdin.isatty():
-        raise UsageError("this deletes for good: look with --dry-run, then say --yes")
     click.echo("\n".join(outline_lines(outline)), err=True)
-    return click.confirm("Delete them for good?", err=True)
+    if not sys.stdin.isatty():
+        raise UsageError("this deletes for good: say --yes to do it, or --dry-run to only look")
+    click.confirm("Delete them for good?", abort=True, err=True)

@@ -53,7 +53,6 @@ class Journal(Settings):
     number: int
     when: str  # UTC, ISO 8601
     because: str
-    request: str  # the condition, or the name of the list's file
     erase_text: bool
     waiting: tuple[int, ...]  # parts that are still to be written
     parts: tuple[int, ...]  # all parts

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +68,6 @@ class RemovalReport:
     finished: str = ""  # what had been left unfinished and was finished first
 
 
-Agree = Callable[[Outline], bool]
-"""Is asked once before anything changes; False leaves all as it is."""
-
-
 def takedown(
     pool: Pool,
     where: str | None = None,
@@ -84,7 +79,6 @@ def takedown(
     keep_text: bool = False,
     proof: bool = True,
     dry_run: bool = False,
-    agree: Agree | None = None,
     progress: Progress | None = None,
 ) -> RemovalReport:
     """Withdraws rows: nothing of their images, embeddings and texts stays, and nothing of it comes back.
@@ -102,10 +96,7 @@ def takedown(
         if where is not None or listed is not None:
             targets = takedown_targets(pool, where, listed, only_named, near_copies)
             told = outline(pool, "takedown", targets)
-            if agree is not None and not agree(told):
-                return RemovalReport(told)
-            request = where if where is not None else Path(str(listed)).name
-            journal = _begin(pool, run, "takedown", targets, request, because, not keep_text)
+            journal = _begin(pool, run, "takedown", targets, because, not keep_text)
             report = _finish(pool, run, journal, told, progress)
     if report is None:
         raise UsageError("say what to take down: --where CONDITION or --list FILE")
@@ -113,9 +104,7 @@ def takedown(
     return dataclasses.replace(report, proof=found, finished=earlier.outline.kind if earlier else "")
 
 
-def purge(
-    pool: Pool, where: str | None = None, *, dry_run: bool = False, agree: Agree | None = None, progress: Progress | None = None
-) -> RemovalReport:
+def purge(pool: Pool, where: str | None = None, *, dry_run: bool = False, progress: Progress | None = None) -> RemovalReport:
     """Deletes the stored bytes of dropped rows; reasons, hashes, sizes and scores stay.
 
     Raises UsageError when the condition names a row that a policy keeps, or that waits for a decision.
@@ -132,9 +121,9 @@ def purge(
             return dataclasses.replace(earlier, finished=finished)
         targets = purge_targets(pool, where)
         told = outline(pool, "purge", targets)
-        if not told.rows or (agree is not None and not agree(told)):
+        if not told.rows:
             return RemovalReport(told, finished=finished)
-        journal = _begin(pool, run, "purge", targets, where, "", False)
+        journal = _begin(pool, run, "purge", targets, "", False)
         return dataclasses.replace(_finish(pool, run, journal, told, progress), finished=finished)
 
 
@@ -173,7 +162,7 @@ def _finish_earlier(pool: Pool, run: Run, progress: Progress) -> RemovalReport |
     return _finish(pool, run, journal, told, progress)
 
 
-def _begin(pool: Pool, run: Run, kind: journals.Kind, targets: Targets, request: str, because: str, erase_text: bool) -> Journal:
+def _begin(pool: Pool, run: Run, kind: journals.Kind, targets: Targets, because: str, erase_text: bool) -> Journal:
     record = with_marks(pool, targets.rows) if kind == "takedown" else targets.rows
     if kind == "takedown" and targets.elsewhere:
         record = pa.concat_tables([record, _barred(targets.elsewhere, record.schema)])
@@ -181,7 +170,7 @@ def _begin(pool: Pool, run: Run, kind: journals.Kind, targets: Targets, request:
     parts = sorted({*targets.parts, *parts_with_strays(pool, hashes)})
     journal = Journal(
         kind=kind, number=journals.new_number(pool, kind), when=datetime.datetime.now(datetime.UTC).isoformat(), because=because,
-        request=request, erase_text=erase_text, waiting=tuple(parts), parts=tuple(parts),
+        erase_text=erase_text, waiting=tuple(parts), parts=tuple(parts),
         subsets={name: Subsetted(is_fresh=found.is_fresh, digest=found.digest) for name, found in standings(pool).items()},
     )  # fmt: skip
     if not record.num_rows:
@@ -268,9 +257,9 @@ def _rewrite_parts(pool: Pool, run: Run, journal: Journal, record: pa.Table, pro
 
 
 def _write_record(pool: Pool, journal: Journal, subsets: dict[str, str], shards: dict[str, str], told: Outline) -> None:
-    """What downstream needs to know, without anything that the rows held."""
+    """What downstream needs to know; not the condition, which may quote what is to be forgotten."""
     content = {
-        "kind": journal.kind, "number": journal.number, "when": journal.when, "because": journal.because, "request": journal.request,
+        "kind": journal.kind, "number": journal.number, "when": journal.when, "because": journal.because,
         "rows": told.rows, "images": told.images, "parts": list(journal.parts), "text_erased": journal.erase_text,
         "tars": journal.tars, "shards": shards, "subsets": subsets,
     }  # fmt: skip
