@@ -58,6 +58,7 @@ def _checked(name: str, promise: str, look: Callable[Concatenate[Check, P], None
 
 def check_withdrawn(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot]) -> None:
     """No row has an image that was taken down, and no takedown or purge was left in the middle."""
+    check.checked += 1
     try:
         refuse_unfinished(pool)
     except RemovalUnfinished as error:

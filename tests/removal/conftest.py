@@ -35,7 +35,7 @@ class Served:
         said = [
             f"input.path={self.listed}", "plan.rows_per_part=20", 'fetch.allow_addresses=["127.0.0.0/8"]', "pack.shard_samples=10",
             f"prefilter.where=similarity >= {cut}", "score.clip.model=tiny", f"score.clip.weights={self.clip}", "engine.workers=1",
-            "filter.where=image_min_side >= 200 AND clip_score > -0.9", "report.enabled=true", "dedupe.perceptual=true",
+            "filter.where=image_min_side >= 200 AND clip_score > -0.9", "report.reveal=true",
         ]  # fmt: skip
         return ["run", "ingest", "--pool", str(pool), *said, *more]
 
