@@ -85,7 +85,8 @@ def takedown(
 
     With neither `where` nor `listed` an interrupted removal is finished. `only_named` leaves other rows with equal bytes,
     `near_copies` takes the members of their duplicate groups too, `keep_text` leaves captions and input columns. Raises
-    UsageError for a request that names nothing that can be found or barred, PoolBusy while another run writes.
+    UsageError for a request that names nothing that can be found or barred, PoolBusy while another run writes. The same
+    request again changes nothing.
     """
     progress = progress or Silent()
     if dry_run:
@@ -96,8 +97,13 @@ def takedown(
         if where is not None or listed is not None:
             targets = takedown_targets(pool, where, listed, only_named, near_copies)
             told = outline(pool, "takedown", targets)
-            journal = _begin(pool, run, "takedown", targets, because, not keep_text)
-            report = _finish(pool, run, journal, told, progress)
+            if told.rows or told.elsewhere:
+                journal = _begin(pool, run, "takedown", targets, because, not keep_text)
+                report = _finish(pool, run, journal, told, progress)
+            elif not told.named and earlier is None:
+                raise UsageError("no row of this pool is meant by that, and nothing new is to be barred")
+            else:  # the same was taken down before, or just now when it was finished
+                report = earlier or RemovalReport(told)
     if report is None:
         raise UsageError("say what to take down: --where CONDITION or --list FILE")
     found = prove(pool, progress) if proof else None
@@ -173,8 +179,6 @@ def _begin(pool: Pool, run: Run, kind: journals.Kind, targets: Targets, because:
         erase_text=erase_text, waiting=tuple(parts), parts=tuple(parts),
         subsets={name: Subsetted(is_fresh=found.is_fresh, digest=found.digest) for name, found in standings(pool).items()},
     )  # fmt: skip
-    if not record.num_rows:
-        raise UsageError("no row of this pool is meant by that, and there is nothing to bar either")
     journals.begin(pool, journal, record)
     _claim_all(pool, run)  # also what a run made that began in this very moment; it then finds the journal and stops
     return journal

@@ -17,6 +17,8 @@ from curate.catalog.views import NO_POLICY, connect, current_policy, explain_err
 from curate.errors import UsageError
 from curate.removal.lists import Named, read_list
 from curate.store import Pool
+from curate.suppress import TABLE as SUPPRESSED
+from curate.suppress import Suppression, read_suppression
 
 if TYPE_CHECKING:
     import duckdb
@@ -65,7 +67,10 @@ def takedown_targets(pool: Pool, where: str | None, listed: Path | None, only_na
         if near_copies:
             _add_near_copies(connection, pool)
         _close(connection, only_named)
-        return Targets(_rows(connection), count, _near_copies(connection, pool), named and _elsewhere(connection, named))
+        if SUPPRESSED in pool.tables():  # given again, a takedown finds nothing to do
+            connection.execute(_ALREADY)
+        left = _near_copies(connection, pool)
+        return Targets(_rows(connection), count, left, named and _elsewhere(connection, named, read_suppression(pool)))
 
 
 def purge_targets(pool: Pool, where: str) -> Targets:
@@ -92,6 +97,13 @@ def purge_targets(pool: Pool, where: str) -> Targets:
         rows = _rows(connection)
     goes = rows.filter(rows["image_goes"])
     return Targets(goes, count, spared=rows.num_rows - goes.num_rows)
+
+
+_ALREADY = """
+    DELETE FROM gone WHERE (part, row) IN (
+        SELECT (part, row) FROM known WHERE refused IS NOT NULL
+        AND sample_id IN (SELECT sample_id FROM suppressed WHERE sample_id IS NOT NULL)
+    )"""
 
 
 def _known(connection: duckdb.DuckDBPyConnection) -> None:
@@ -198,14 +210,15 @@ def _rows(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     return found
 
 
-def _elsewhere(connection: duckdb.DuckDBPyConnection, named: Named) -> Named:
-    """Entries of the list that no row of the pool has: they are barred all the same."""
+def _elsewhere(connection: duckdb.DuckDBPyConnection, named: Named, barred: Suppression) -> Named:
+    """Entries of the list that no row of the pool has and that are not barred yet."""
 
     def unknown(name: str, *columns: str) -> frozenset[str]:
         sql = f"SELECT id FROM {name}" + "".join(f" ANTI JOIN (SELECT {column} AS id FROM known) USING (id)" for column in columns)
         return frozenset(str(line[0]) for line in connection.execute(sql).fetchall())
 
-    return Named(unknown("ids", "sample_id", "url_id"), unknown("urls", "url_id"), unknown("hashes", "sha256", "image_sha256"))
+    ids = {name for name in unknown("ids", "sample_id", "url_id") if not barred.holds(name, name)}
+    return Named(frozenset(ids), unknown("urls", "url_id") - barred.url_ids, unknown("hashes", "sha256", "image_sha256") - barred.hashes)
 
 
 def _count(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, object] | None = None) -> int:

@@ -16,6 +16,7 @@ from curate.demo.corpus import write_list
 from curate.demo.scenes import build
 from curate.demo.server import Server
 from curate.demo.settings import ScenesSettings, ServerSettings
+from tests.removal import handmade
 from tests.score import pools as score_pools
 
 ROWS = 80
@@ -60,3 +61,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def pool(served: Served, tmp_path: Path) -> Path:
     """A copy to take rows out of."""
     return Path(shutil.copytree(served.made, tmp_path / "pool"))
+
+
+@pytest.fixture(scope="session")
+def handmade_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pool of `tests.removal.handmade`; to be read or copied."""
+    return handmade.build(tmp_path_factory.mktemp("handmade") / "pool").path

@@ -107,9 +107,9 @@ def _pairs() -> pa.Table:
 def _lines(pool: Pool, part: int, rows: Sequence[Row]) -> dict[str, list[dict[str, object]]]:
     ids = [{"row": n, "sample_id": row.sample_id, "url_id": row.url_id, "url": row.url} for n, row in enumerate(rows)]
     fetched = _fetched(pool, part, rows)
-    vectors = np.stack(
-        [vector(row) if line["tar_file"] else np.zeros((2, DIM), np.float16) for row, line in zip(rows, fetched, strict=True)]
-    )
+    nothing = np.zeros((2, DIM), np.float16)
+    vectors = np.stack([vector(row) if line["tar_file"] else nothing for row, line in zip(rows, fetched, strict=True)])
+    measured = [{"phash": n, "image_min_side": 96, "clip_tiny": row.score} for n, row in enumerate(rows)]
     temporary = pool.temporary(".npy")
     np.save(temporary, vectors)
     place = pool.publish(temporary, "embeddings/base", f"{part:05d}")
@@ -120,14 +120,7 @@ def _lines(pool: Pool, part: int, rows: Sequence[Row]) -> dict[str, list[dict[st
             for n, row in enumerate(rows)
         ],
         "fetched": fetched,
-        "scores_base": [
-            {
-                "row": n,
-                "embedding_file": place,
-                **({"phash": n, "image_min_side": 96, "clip_tiny": row.score} if fetched[n]["tar_file"] else {}),
-            }
-            for n, row in enumerate(rows)
-        ],
+        "scores_base": [{"row": n, "embedding_file": place, **(measured[n] if line["tar_file"] else {})} for n, line in enumerate(fetched)],
         "groups_pixels": [
             {"row": n, "group_id": "twins" if row.image == 3 and fetched[n]["tar_file"] else None, "group_size": 2 if row.image == 3 else 1}
             for n, row in enumerate(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,23 @@ import pyarrow.parquet as pq
 import pytest
 
 import curate as library
-from curate.errors import InputError, RemovalUnfinished, UsageError
+from curate.catalog.views import connect
+from curate.errors import InputError, RemovalUnfinished, UsageError, Withdrawn
+from curate.lease import claim
 from curate.media.tar import read as read_tar
+from curate.plan.identity import url_id
+from curate.removal import takedown as steps
+from curate.removal.targets import takedown_targets
 from curate.store import Pool
+from curate.suppress import read_suppression
 from tests.removal import handmade
 from tests.removal.handmade import PARTS, Row, address, image
 
 
 @pytest.fixture
-def pool(tmp_path: Path) -> Path:
-    return handmade.build(tmp_path / "pool").path
+def pool(handmade_pool: Path, tmp_path: Path) -> Path:
+    """A copy to take rows out of."""
+    return Path(shutil.copytree(handmade_pool, tmp_path / "pool"))
 
 
 def row(caption: str) -> Row:
@@ -100,6 +108,13 @@ def test_a_condition_takes_rows_without_an_image_and_bars_their_url(pool: Path) 
     assert barred == [{"url_id": row("was never there").url_id, "sha256": None}]
 
 
+def test_the_same_request_again_changes_nothing(pool: Path) -> None:
+    take(pool, address("pair"), "ab" * 32)
+    before = sorted(str(path) for path in pool.rglob("*") if path.is_file() and "_delta_log" not in str(path))
+    assert take(pool, address("pair"), "ab" * 32).record is None
+    assert sorted(str(path) for path in pool.rglob("*") if path.is_file() and "_delta_log" not in str(path)) == before
+
+
 def test_near_copies_are_counted_and_taken_when_asked(tmp_path: Path) -> None:
     parts = (PARTS[0], (Row("http://b.example/near.jpg", "looks like it", 3, score=0.9), *PARTS[1][2:]))
     pool = handmade.build(tmp_path / "pool", parts).path
@@ -133,16 +148,11 @@ def test_texts_are_erased_unless_they_are_to_stay(pool: Path) -> None:
 def test_what_the_pool_does_not_hold_is_barred_all_the_same(pool: Path) -> None:
     report = take(pool, "http://later.example/x.jpg", "ab" * 32, "cd" * 16, address("single"))
     assert report.outline.elsewhere == 3
-    from curate.plan.identity import url_id
-    from curate.suppress import read_suppression
-
     barred = read_suppression(Pool.open(pool))
     assert barred.holds(None, url_id("http://later.example/x.jpg")) and barred.holds("cd" * 16, None) and barred.holds_bytes("ab" * 32)
 
 
 def test_planning_marks_barred_rows_and_drops_their_texts(pool: Path) -> None:
-    from curate.suppress import read_suppression
-
     take(pool, address("single"), row("first of two captions").sample_id)
     new = [
         row("alone with its image"),
@@ -187,9 +197,6 @@ def test_wrong_calls_are_one_clear_line(pool: Path, curate: Callable) -> None:
 
 def test_nothing_else_writes_while_a_takedown_is_unfinished(pool: Path, curate: Callable) -> None:
     pool_ = Pool.open(pool)
-    from curate.lease import claim
-    from curate.removal import takedown as steps
-    from curate.removal.targets import takedown_targets
 
     with claim(pool_, {}, removes=True) as run:
         targets = takedown_targets(pool_, f"url = '{address('single')}'", None, False, False)
@@ -207,9 +214,6 @@ def test_nothing_else_writes_while_a_takedown_is_unfinished(pool: Path, curate: 
 
 
 def test_an_older_version_of_a_table_says_why_it_cannot_be_read(pool: Path) -> None:
-    from curate.catalog.views import connect
-    from curate.errors import Withdrawn
-
     before = Pool.open(pool).snapshot("fetched").version
     take(pool, address("single"))
     with pytest.raises(Withdrawn, match="can no longer be read"):
