@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from curate.api import Pool
     from curate.removal.takedown import Outline, RemovalReport
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FILE = click.Path(dir_okay=False, path_type=Path)
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would go.")
 
@@ -51,7 +51,6 @@ def takedown(
     Examples:
       curate takedown POOL --list request.csv --because "request of 3 May"
       curate takedown POOL --where "url LIKE 'https://a.example/%'" --dry-run
-      curate takedown POOL --list hashes.txt --near-copies --yes
       curate takedown POOL --prove
     """
     import curate

@@ -67,8 +67,12 @@ class Search:
                 self._owners[mark].append(number)
                 self._keys[int(mark[:6], 16)] = True
 
-    def found(self, pieces: Iterable[bytes]) -> list[Blob]:
-        """Blobs of which two marks (or their only one) occur in the pieces; slices that go over an edge need overlapping pieces."""
+    def found(self, pieces: Iterable[bytes], least: int = 2) -> list[Blob]:
+        """Blobs of which so many marks (or all, where they have fewer) occur in the pieces, which overlap where they are cut.
+
+        Two pictures that are alike in their upper halves share bytes when one program wrote both: where such pictures may
+        rightly lie, all marks must be there.
+        """
         if not self._owners:
             return []
         seen: dict[int, set[Mark]] = defaultdict(set)
@@ -76,7 +80,7 @@ class Search:
             for mark in self._marks_in(piece):
                 for number in self._owners[mark]:
                     seen[number].add(mark)
-        return [self._blobs[number] for number, marks in sorted(seen.items()) if len(marks) >= min(2, len(self._blobs[number].marks))]
+        return [self._blobs[number] for number, marks in sorted(seen.items()) if len(marks) >= min(least, len(self._blobs[number].marks))]
 
     def _marks_in(self, piece: bytes) -> Iterator[Mark]:
         for at in self._candidates(piece):

@@ -26,7 +26,7 @@ from curate.media.tar import TarError, members
 from curate.progress import Progress, Silent
 from curate.removal.evidence import COLUMNS
 from curate.removal.journal import records
-from curate.removal.marks import SLICE_BYTES, Blob, Search
+from curate.removal.marks import MARKS, SLICE_BYTES, Blob, Search
 from curate.store import Pool
 from curate.suppress import is_text, read_suppression
 
@@ -114,7 +114,8 @@ class _Withheld:
 
     def found_in(self, path: Path) -> Iterator[str]:
         """What one file holds of it."""
-        yield from (f"{blob.name} (raw bytes)" for blob in self.search.found(_raw(path)))
+        least = MARKS if path.suffix == ".tar" else 2  # a tar may rightly hold a picture that is half the same
+        yield from (f"{blob.name} (raw bytes)" for blob in self.search.found(_raw(path), least))
         if path.suffix == ".parquet":
             yield from self._in_parquet(path)
         elif path.suffix == ".tar":

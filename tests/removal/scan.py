@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import curate
+from curate.catalog.thumbnails import miniature
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Secret:
     image: bytes
     sha256: str  # of the body that was fetched
     embedding: bytes
-    thumbnail: bytes | None
+    thumbnail: bytes
 
 
 def secret(pool: Path, sample_id: str) -> Secret:
@@ -38,8 +39,6 @@ def secret(pool: Path, sample_id: str) -> Secret:
         image = stream.read(line["tar_size"])
     assert hashlib.sha256(image).hexdigest() == line["image_sha256"]
     vectors = np.load(pool / line["embedding_file"])
-    from curate.catalog.thumbnails import miniature
-
     return Secret(sample_id, line["caption"], image, line["sha256"], vectors[line["row"]].tobytes(), miniature(image, veiled=False))
 
 

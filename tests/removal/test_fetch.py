@@ -53,7 +53,7 @@ def test_a_barred_url_is_never_requested(pool: Pool, server: FaultServer) -> Non
 
 
 def test_a_barred_body_under_a_new_url_is_dropped_before_it_is_stored(pool: Pool, server: FaultServer) -> None:  # noqa: F811
-    urls = [server.url("/image/1"), server.url("/image/1?again"), server.url("/image/2")]
+    urls = [server.url("/image/1"), server.url("/image/1.jpg"), server.url("/image/2")]
     (first, *_), _ = fetch(Pool.create(pool.path.parent / "other"), urls[:1])
     for name in ("sha256", "image_sha256"):
         barred = Pool.create(pool.path.parent / name)
@@ -62,7 +62,7 @@ def test_a_barred_body_under_a_new_url_is_dropped_before_it_is_stored(pool: Pool
         assert [record["reason"] for record in records] == ["withdrawn", "withdrawn", None]
         assert {name for name, value in records[1].items() if value is not None} == {"part", "row", "basis", "reason", "http_status"}
         image = (pool.path.parent / "other" / first["tar_file"]).read_bytes()[first["tar_offset"] :][: first["tar_size"]]
-        assert not [path for path in barred.path.rglob("*") if path.is_file() and image[200:400] in path.read_bytes()]
+        assert not [path for path in barred.path.rglob("*") if path.is_file() and image in path.read_bytes()]
 
 
 def test_a_later_pass_does_not_ask_again_for_what_was_barred(pool: Pool, server: FaultServer) -> None:  # noqa: F811
