@@ -56,16 +56,18 @@ class Blob:
 
 
 class Search:
-    """Looks for blobs in bytes; about 150 MB a second."""
+    """Looks for blobs in bytes; a core goes through about 100 MB a second."""
 
     def __init__(self, blobs: Iterable[Blob]) -> None:
         self._blobs = [blob for blob in blobs if blob.marks]
         self._owners: dict[Mark, list[int]] = defaultdict(list)
         self._keys = np.zeros(1 << _BITS, np.bool_)
+        self._first_bits = np.zeros(1 << 16, np.bool_)  # small enough for the fastest cache
         for number, blob in enumerate(self._blobs):
             for mark in blob.marks:
                 self._owners[mark].append(number)
                 self._keys[int(mark[:6], 16)] = True
+                self._first_bits[int(mark[:4], 16)] = True
 
     def found(self, pieces: Iterable[bytes], least: int = 2) -> list[Blob]:
         """Blobs of which so many marks (or all, where they have fewer) occur in the pieces, which overlap where they are cut.
@@ -93,5 +95,6 @@ class Search:
         for shift in range(_WORD):
             count = (len(piece) - shift) // _WORD
             if count > 0:
-                words = np.frombuffer(piece, "<u8", count, shift)
-                yield from (np.flatnonzero(self._keys[_keys(words)]) * _WORD + shift).tolist()
+                keys = _keys(np.frombuffer(piece, "<u8", count, shift))
+                likely = np.flatnonzero(self._first_bits[keys >> np.uint64(_BITS - 16)])
+                yield from (likely[self._keys[keys[likely]]] * _WORD + shift).tolist()

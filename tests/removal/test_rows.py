@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import curate as library
+from curate import schema as schemas
 from curate.catalog.views import connect
-from curate.errors import InputError, RemovalUnfinished, UsageError, Withdrawn
+from curate.errors import Fenced, InputError, PoolBusy, RemovalUnfinished, UsageError, Withdrawn
 from curate.lease import claim
 from curate.media.tar import read as read_tar
 from curate.plan.identity import url_id
@@ -236,3 +237,14 @@ def test_an_index_without_tars_follows_its_images(pool: Path, curate: Callable) 
         member = line["members"][0]
         data = (pool / line["tar_file"]).read_bytes()[member["offset"] : member["offset"] + member["size"]]
         assert hashlib.sha256(data).hexdigest() == line["image_sha256"]
+
+
+def test_a_takedown_waits_for_no_run_and_a_run_notices_a_takedown(pool: Path) -> None:
+    store = Pool.open(pool)
+    with claim(store, {"rows": schemas.table("rows")}), pytest.raises(PoolBusy):
+        take(pool, address("single"))
+    assert withdrawn(pool) == set() and library.open(pool).verify().ok
+    with claim(store, {}) as run:  # has read nothing that counts yet, but may have by the time it writes
+        take(pool, address("single"))
+        with pytest.raises(Fenced, match="taken down or purged meanwhile"):
+            run.add("decisions_good", schemas.table("decisions_good"))
