@@ -35,6 +35,8 @@ from curate.learn import EvaluateReport, evaluate_model
 from curate.lease import claim
 from curate.plan.settings import InputSettings
 from curate.progress import Progress, Silent
+from curate.removal.proof import ProofReport, prove
+from curate.removal.takedown import RemovalReport, purge, takedown
 from curate.run import PhaseReport, run_phase
 from curate.score.phase import ScorePhase
 from curate.score.settings import ScoreSettings
@@ -176,6 +178,25 @@ class Pool:
     def report(self, output: str | Path | None = None, reveal: bool = False, policy: str | None = None) -> Path:
         """Writes the page to look at, by default POOL/report/index.html; returns its path."""
         return write_report(self._store, Path(output or self.path / "report"), policy, reveal, self._progress)
+
+    def takedown(
+        self, where: str | None = None, listed: str | Path | None = None, because: str = "", *, only_named: bool = False,
+        near_copies: bool = False, keep_text: bool = False, proof: bool = True, dry_run: bool = False,
+    ) -> RemovalReport:  # fmt: skip
+        """Withdraws rows for good and bars them from coming back; see `curate.removal.takedown.takedown`."""
+        path = None if listed is None else Path(listed)
+        return takedown(
+            self._store, where, path, because, only_named=only_named, near_copies=near_copies, keep_text=keep_text, proof=proof,
+            dry_run=dry_run, progress=self._progress,
+        )  # fmt: skip
+
+    def purge(self, where: str | None = None, *, dry_run: bool = False) -> RemovalReport:
+        """Deletes the stored bytes of dropped rows; what was measured of them stays."""
+        return purge(self._store, where, dry_run=dry_run, progress=self._progress)
+
+    def prove(self) -> ProofReport:
+        """Searches every file for what was ever taken down."""
+        return prove(self._store, self._progress)
 
     def train(self, name: str | None = None, subset: str | None = None, where: str | None = None, **changes: Any) -> TrainReport:
         """Trains a model into POOL/models/<name>, on packed shards or on the rows that `where` selects; resumes."""

@@ -109,12 +109,17 @@ def _task(pool: Pool, phase: Phase, inputs: Mapping[str, Snapshot], mine: Snapsh
     missing = [name for name, found in inputs.items() if part not in found.by_part]
     if missing:
         raise UsageError(f"{phase.name}: table {missing[0]!r} lacks part {part}: run the phase that writes it first")
-    basis = fingerprint(phase.identity(), *(f"{name}/{found.by_part[part].path}" for name, found in sorted(inputs.items())))
+    basis = part_basis(phase.identity(), {name: found.by_part[part].path for name, found in inputs.items()})
     paths = {name: found.path_of(part) for name, found in inputs.items()}
     if part not in mine.by_part:
         return _Task(PartTask(str(pool.path), part, paths, basis), None)
     known = {found.table: found.path_of(part) for found in beside if part in found.by_part}
     return _Task(PartTask(str(pool.path), part, paths, basis, mine.path_of(part), known), mine.by_part[part].basis)
+
+
+def part_basis(identity: str, files: Mapping[str, str]) -> str:
+    """What a part's file is a function of: the phase's identity, and the part's file in each input table."""
+    return fingerprint(identity, *(f"{name}/{path}" for name, path in sorted(files.items())))
 
 
 def _lists(pool: Pool, phase: Phase, tasks: Sequence[_Task]) -> list[list[_Task]]:

@@ -105,7 +105,9 @@ def _check_subset(pool: Pool, name: str, index: Mapping[str, Any], check: Check,
 
 
 def pinned_versions(pool: Pool, subset: Subset) -> dict[str, int]:
-    """What the subset was computed from, as far as it is still there."""
+    """What the subset was computed from, as far as it is still there; the newest tables for a subset that was withdrawn."""
+    if subset.found.get("withdrawn"):
+        return {}
     pinned = dict(subset.found.get("tables") or {})
     if subset.decisions_version is not None:
         pinned[f"decisions_{subset.name}"] = subset.decisions_version

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from curate.learn import EvaluateReport
     from curate.plan.plan import PlanReport
     from curate.plan.prefilter import PrefilterReport
+    from curate.removal.takedown import Outline, RemovalReport
     from curate.run import PhaseReport
     from curate.shards.pack import PackReport
     from curate.train.loop import TrainReport
@@ -150,9 +151,38 @@ def _evaluation(report: EvaluateReport) -> list[str]:
     return lines
 
 
-def counted(number: int, noun: str) -> str:
+def outline_lines(outline: Outline) -> list[str]:
+    """What a removal takes, before it is done."""
+    from curate.catalog.status import human_bytes
+
+    verb = "to be withdrawn" if outline.kind == "takedown" else "whose bytes are to be deleted"
+    images = f"{counted(outline.images, 'image')}, {human_bytes(outline.bytes)}"
+    lines = [f"{counted(outline.rows, 'row')} {verb}, {outline.named:,} of them named; {images}, in {counted(outline.parts, 'part')}"]
+    lines += [f"{counted(outline.shards, 'packed sample')} leave their shards"] if outline.shards else []
+    lines += [f"{counted(outline.elsewhere, 'entry', 'entries')} of the list in no row: barred for later"] if outline.elsewhere else []
+    lines += [f"{counted(outline.spared, 'row')} left out: another row uses the same image"] if outline.spared else []
+    if outline.near_copies:
+        lines += [f"{counted(outline.near_copies, 'row')} that look the same stay: --near-copies takes them too"]
+    return lines
+
+
+def _removal(report: RemovalReport) -> list[str]:
+    """What went, what became of subsets and shards, and what the search found."""
+    from curate.catalog.status import human_bytes
+
+    before = [f"finished the {report.finished} that had been interrupted"] if report.finished else []
+    if report.record is None:
+        return [*before, *outline_lines(report.outline), "nothing was changed"]
+    subsets = [f"subset {name}: {outcome}" for name, outcome in (report.subsets or {}).items()]
+    shards = f"; {counted(report.shards, 'shard')} written anew" if report.shards else ""
+    lines = [*before, *outline_lines(report.outline), f"done: {human_bytes(report.bytes_freed)} freed{shards}; record: {report.record}"]
+    lines += [*subsets, "curate filter and curate pack bring groups, decisions and shards up to date; no request is made"]
+    return [*lines, *(report.proof.text().splitlines() if report.proof else [])]
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
     """`1 part`, `2 parts`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def _by_reason(reasons: Mapping[str, int]) -> str:
@@ -165,6 +195,7 @@ def _by_reason(reasons: Mapping[str, int]) -> str:
 
 TOLD: dict[str, Callable[[Any], list[str]]] = {
     "PlanReport": _plan,
+    "RemovalReport": _removal,
     "PrefilterReport": _prefilter,
     "PhaseReport": _phase,
     "TrainReport": _training,

@@ -13,6 +13,8 @@ from curate.fetch.standing import Elsewhere, Record, standing
 from curate.fetch.wish import read_wishes, wish_columns
 from curate.stage import PartTask
 from curate.store import Pool, read_columns
+from curate.suppress import REASON as WITHDRAWN
+from curate.suppress import Suppression
 
 _ROW_COLUMNS = ("row", "sample_id", "url_id", "url", "caption", "reason", "earlier_parts")
 
@@ -36,10 +38,13 @@ class Part:
         return self.done[self.owners[_asked(self.rows[index])]]
 
 
-def plan_part(task: PartTask, pool: Pool, settings: FetchSettings, elsewhere: Elsewhere) -> Part:
+def plan_part(task: PartTask, pool: Pool, settings: FetchSettings, elsewhere: Elsewhere, suppression: Suppression) -> Part:
     """Reads the part's rows and finds out what must be asked."""
     rows = _rows(task.inputs["rows"], settings)
     skips = _skips(rows, task.inputs.get("decisions_prefilter"))
+    for index, row in enumerate(rows):
+        if suppression.holds(row["sample_id"], row["url_id"]):
+            skips[index] = row["reason"] or WITHDRAWN
     earlier = standing(task, [str(row["url_id"]) for row in rows], skips)
     known = {_asked(rows[index]): record for index, record in reversed(earlier.items())}
     unknown = [index for index in range(len(rows)) if skips[index] is None and index not in earlier]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,6 +25,8 @@ from curate.media.tar import TarWriter
 from curate.media.text import remove_controls
 from curate.stage import Compute, PartReport, PartTask, Resources, attach, check
 from curate.store import Pool
+from curate.suppress import REASON as WITHDRAWN
+from curate.suppress import Suppression, read_suppression
 
 _REQUESTS = pa.schema([("url", pa.string()), ("skip", pa.string()), ("wish", WISH)])
 
@@ -101,10 +104,11 @@ class _Worker:
         if task.pool not in self.recalled:
             self.recalled.add(task.pool)
             recall_notes(pool)
+        suppression = read_suppression(pool)
         with local_faults(pool):
-            part = plan_part(task, pool, self.settings, self.elsewhere)
+            part = plan_part(task, pool, self.settings, self.elsewhere, suppression)
             with self.disk.room(pool, task.part, len(part.owners)):
-                _request(part, pool, task.part, self.compute, self.settings.batch_rows)
+                _request(part, pool, task.part, self.compute, self.settings.batch_rows, suppression)
         self.disk.learn(part.done)
         return self._report(part, pool, task)
 
@@ -121,7 +125,7 @@ class _Worker:
 # -- requests and the tar
 
 
-def _request(part: Part, pool: Pool, number: int, compute: Compute, batch_rows: int) -> None:
+def _request(part: Part, pool: Pool, number: int, compute: Compute, batch_rows: int, suppression: Suppression) -> None:
     """Fills `part.done`, and publishes the tar of the new images if there are any."""
     owners = list(part.owners.values())
     temporary = pool.temporary(".tar")
@@ -129,6 +133,8 @@ def _request(part: Part, pool: Pool, number: int, compute: Compute, batch_rows: 
         with TarWriter(temporary) as tar:
             outcomes = _outcomes(compute(_batches(part.rows, owners, batch_rows)))
             for index, (columns, image) in zip(owners, outcomes, strict=True):
+                if suppression.holds_bytes(columns["sha256"], columns["image_sha256"]):
+                    columns, image = _withheld(columns), None  # before it touches the disk
                 part.done[index] = columns if image is None else columns | _store(tar, part.rows[index], columns, image)
             empty = not tar.size_bytes
         if not empty:
@@ -147,11 +153,17 @@ def _batches(rows: Sequence[Record], owners: list[int], batch_rows: int) -> Iter
         yield pa.record_batch([urls, pa.nulls(len(asked), pa.string()), wishes], schema=_REQUESTS)
 
 
-def _outcomes(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, object], bytes | None]]:
+def _outcomes(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, Any], bytes | None]]:
     for batch in batches:
         for record in batch.to_pylist():
             image = record.pop("image")
             yield record, image
+
+
+def _withheld(columns: Record) -> dict[str, object]:
+    """What may be said of a body that is on the suppression list: that it came, and nothing of what it shows."""
+    kept = ("http_status", *TELEMETRY_COLUMNS)
+    return {**dict.fromkeys(columns), **{name: columns[name] for name in kept if name in columns}, "reason": WITHDRAWN}
 
 
 def _store(tar: TarWriter, row: Record, columns: Record, image: bytes) -> dict[str, object]:

@@ -21,6 +21,7 @@ from curate.progress import Progress, Silent
 from curate.schema import SOURCE_PREFIX
 from curate.settings import build
 from curate.store import Pool, Snapshot
+from curate.suppress import read_suppression
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,9 @@ def _write(new: _Addition, wanted: Mapping[str, object], progress: Progress) -> 
 def _marked(
     pool: Pool, buckets: Spool, known: Known, parts: Iterable[tuple[int, int]], shared: Counter[str]
 ) -> Iterator[tuple[int, pa.Table]]:
+    suppression = read_suppression(pool)
     for part, bucket in parts:
         rows = numbered(buckets.read(bucket))
-        rows = known.marked(part, _suppressed(pool, rows))
+        rows = known.marked(part, suppression.mark(rows))
         shared["rows"] += rows.num_rows - rows["earlier_parts"].null_count
         yield part, rows
-
-
-def _suppressed(pool: Pool, rows: pa.Table) -> pa.Table:
-    """The rows, with those marked `withdrawn` that a takedown keeps out of the pool for good."""
-    return rows

@@ -21,6 +21,7 @@ from curate.progress import Progress, Silent
 from curate.schema import nearest
 from curate.stage import PartFile, fingerprint
 from curate.store import Pool
+from curate.suppress import read_suppression
 
 VERSION = 1
 DOCUMENT = "plan"
@@ -119,5 +120,7 @@ def _write(
     pool: Pool, found: Survey, input_settings: InputSettings, settings: PlanSettings, basis: str, progress: Progress
 ) -> tuple[list[PartFile], Counter[str]]:
     parts = part_count(found.rows, input_settings.sample, settings)
+    suppression = read_suppression(pool)
     with spooled(pool, found, input_settings, settings, parts, progress) as buckets:
-        return write_parts(pool, ((part, numbered(buckets.read(part))) for part in range(parts)), basis, found.schema)
+        planned = ((part, suppression.mark(numbered(buckets.read(part)))) for part in range(parts))
+        return write_parts(pool, planned, basis, found.schema)
