@@ -33,7 +33,7 @@ PLACES = {
     "pyspark": ("engines/spark.py",),
     "duckdb": ("schema.py", "plan/", "catalog/", "filter/"),
     "deltalake": ("store.py", "lease.py"),  # the reading and the writing half of the store
-    "aiohttp": ("fetch/client.py", "fetch/failures.py"),  # the client, and its exceptions as reasons
+    "aiohttp": ("fetch/client.py", "fetch/failures.py", "fetch/reuse.py"),  # the client, its exceptions, its connections
     "protego": ("fetch/robots.py",),
     "torch": ("score/", "train/", "evaluate/"),
 }

@@ -14,16 +14,12 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import aiohttp
 from aiohttp import http_exceptions as http
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
 from yarl import URL
 
 from curate.errors import LocalFault
@@ -38,6 +34,7 @@ from curate.fetch.origins import Origins, Page, origin_of
 from curate.fetch.pace import Pace, TooSlow
 from curate.fetch.politeness import Budget, Politeness, Slot
 from curate.fetch.proxy import may_be_asked_for
+from curate.fetch.reuse import Connector, MalformedBody, ends_with_connection, reused
 from curate.fetch.robots import LARGEST_BYTES, MAX_REDIRECTS
 from curate.fetch.settings import FetchSettings
 
@@ -45,8 +42,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPALIVE_SECONDS = 2.0  # idle sockets cost descriptors: 300 rows/s for 2 s stay below the usual limit of 1024
 _READ_BYTES = 256 << 10
 _ACCEPT = "image/jpeg, image/png, image/webp, image/gif, */*;q=0.1"
-
-_reused: ContextVar[bool] = ContextVar("_reused", default=False)
 
 
 @dataclass(frozen=True)
@@ -228,11 +223,11 @@ class _Exchange:
     async def _request(self, lease: Lease) -> str | None:
         """A connection that its server closed while it lay idle costs no attempt (RFC 9112, 9.3.1)."""
         while True:
-            _reused.set(False)
+            reused.set(False)
             try:
                 return await self._response(lease)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not _reused.get() or self.answer.status is not None:
+                if not reused.get() or self.answer.status is not None:
                     raise
 
     async def _response(self, lease: Lease) -> str | None:
@@ -282,7 +277,7 @@ class _Exchange:
         await lease.take(min(largest, UNTOLD_BYTES) if response.content_length is None else response.content_length)
         chunks, size = [], 0
         try:
-            async with _ends_with_connection(response), Pace(self._settings.min_bytes_per_second, self._settings.floor_seconds) as pace:
+            async with ends_with_connection(response), Pace(self._settings.min_bytes_per_second, self._settings.floor_seconds) as pace:
                 async for chunk in response.content.iter_any():
                     size += len(chunk)
                     if size > largest:
@@ -381,7 +376,7 @@ def _network_reason(error: Exception) -> str:
 
 def _exchange_reason(error: Exception) -> str:
     """What broke after the connection stood."""
-    if isinstance(error, _MalformedBody):
+    if isinstance(error, MalformedBody):
         return "bad_response"
     if isinstance(error, aiohttp.ClientPayloadError):
         return _payload_reason(error)
@@ -401,33 +396,6 @@ def _payload_reason(error: aiohttp.ClientPayloadError) -> str:
     return "truncated" if broke_off else "bad_response"
 
 
-class _MalformedBody(aiohttp.ClientPayloadError):
-    """Chunks that cannot be told apart."""
-
-
-@asynccontextmanager
-async def _ends_with_connection(response: aiohttp.ClientResponse) -> AsyncIterator[None]:
-    """Ends the reading of a body of unknown length with its connection.
-
-    Where aiohttp finds a chunk malformed, it closes the connection but leaves whoever reads the body waiting.
-    """
-    protocol = response.connection.protocol if response.connection and response.content_length is None else None
-    closed = None if protocol is None else protocol.closed
-    if closed is None:
-        yield
-        return
-
-    def end(_: object) -> None:
-        if not response.content.is_eof() and response.content.exception() is None:
-            response.content.set_exception(_MalformedBody("malformed chunks"))
-
-    closed.add_done_callback(end)
-    try:
-        yield
-    finally:
-        closed.remove_done_callback(end)
-
-
 class _Resolver(AbstractResolver):
     """getaddrinfo in threads, with a limit of time."""
 
@@ -444,21 +412,6 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         await self._inner.close()
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Notes for the running request whether its connection was used before; one with unread bytes is not used again.
-
-    Those bytes would be an answer that nobody asked for, and be taken for the next URL's.
-    """
-
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (found := await super()._get(key, traces)) is not None:
-            if found.protocol is not None and not found.protocol.should_close:
-                break
-            found.close()
-        _reused.set(found is not None)
-        return found
 
 
 async def _tell_slot(session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
@@ -485,7 +438,7 @@ async def connect(settings: FetchSettings, budget: ByteBudget, run: RunFacts) ->
     politeness = Politeness(link, usual, settings.in_flight, settings.budgets(), settings.machines, settings.patience_seconds)
     sent = aiohttp.TraceConfig()
     sent.on_request_headers_sent.append(_tell_slot)
-    connector = _Connector(
+    connector = Connector(
         limit=0,
         ttl_dns_cache=300,
         keepalive_timeout=_KEEPALIVE_SECONDS,
