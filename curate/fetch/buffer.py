@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
 from typing import BinaryIO
 
 UNTOLD_BYTES = 4 << 20
 
 
 class ByteBudget:
-    """Counts reserved bytes of one worker against a capacity; never blocks, for any thread.
+    """Counts reserved bytes of one event loop against a capacity.
 
     A body of announced length reserves all of it before it is read. One of unknown length reserves `UNTOLD_BYTES` and,
     when it turns out longer, the rest of the largest: one such body at a time, out of a share that first reservations
@@ -20,48 +19,30 @@ class ByteBudget:
 
     def __init__(self, capacity: int, largest: int) -> None:
         self._common = max(capacity - largest, min(capacity, largest))
-        self._used = 0
         self._grown: object = None
-        self._released = False
-        self._lock = threading.Lock()
-
-    @property
-    def used_bytes(self) -> int:
-        """Bytes reserved at this moment."""
-        return self._used
+        self.used_bytes = 0
 
     def reserve(self, told: int | None, most: int) -> int:
         """Bytes reserved for a body of `told` bytes, at least one; 0 when there is no room. One body alone always has room."""
         size = max(1, min(UNTOLD_BYTES if told is None else told, most))
-        with self._lock:
-            if self._used and self._used + size > self._common:
-                return 0
-            self._used += size
+        if self.used_bytes and self.used_bytes + size > self._common:
+            return 0
+        self.used_bytes += size
         return size
 
     def grow(self, owner: object, size: int) -> bool:
         """Adds to the reservation of `owner`, unless another body has grown and is still there."""
-        with self._lock:
-            if self._grown is not None:
-                return False
-            self._grown = owner
-            self._used += size
+        if self._grown is not None:
+            return False
+        self._grown = owner
+        self.used_bytes += size
         return True
 
-    def release(self, owner: object, size: int) -> bool:
-        """Gives bytes back; True when somebody should look again (see `was_released`)."""
-        with self._lock:
-            self._used -= size
-            if self._grown is owner:
-                self._grown = None
-            first, self._released = not self._released, True
-        return first
-
-    def was_released(self) -> bool:
-        """Whether bytes came back since this was asked last."""
-        with self._lock:
-            found, self._released = self._released, False
-        return found
+    def release(self, owner: object, size: int) -> None:
+        """Gives bytes back."""
+        self.used_bytes -= size
+        if self._grown is owner:
+            self._grown = None
 
 
 class Spill:

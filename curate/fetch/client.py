@@ -249,7 +249,7 @@ async def connect(settings: FetchSettings, budget: ByteBudget, run: RunFacts) ->
     try:
         yield Client(transport, settings, politeness, resolver, connections, guard, run)
     finally:
-        await transport.close()
+        transport.close()
         await connections.close()
         await resolver.close()
         await link.close()

@@ -1,4 +1,4 @@
-"""GET requests over libcurl in a thread of their own: many at once, few Python lines for each; the only user of pycurl.
+"""GET requests over libcurl: many at once, few Python lines for each; the only user of pycurl.
 
 Every socket is made by the caller's guard at the moment of connecting. Names are never resolved here: addresses come with
 the request. No cookies, credentials or referer are sent, no redirect is followed, no proxy is used but a given one, and
@@ -12,10 +12,8 @@ import os
 import select
 import socket
 import ssl
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -30,8 +28,6 @@ _KEEPALIVE_SECONDS = 2  # idle sockets cost descriptors: 300 rows/s for 2 s stay
 _READ_BYTES = 512 << 10
 _MAX_HEADERS = 128
 _EVENTS = 512
-_LONGEST_WAIT_SECONDS = 1.0
-_COMPANY_SECONDS = 0.02
 _RESET = ("reset", "broken pipe", "recv failure", "send failure", "empty reply", "closed abruptly", "unexpected eof")
 _TLS = frozenset({pycurl.E_SSL_CONNECT_ERROR, pycurl.E_PEER_FAILED_VERIFICATION, 53, 54, 58, 59, 64, 66, 80, 82, 83, 90, 91})
 _MALFORMED = frozenset({pycurl.E_UNSUPPORTED_PROTOCOL, 8, 61, 100})  # not HTTP, weird reply, bad encoding, too large headers
@@ -85,7 +81,7 @@ class TransportSettings:
 
 @dataclass(eq=False)
 class Transfer:
-    """One GET. `judge` sees the head in the transport's thread and says how many bytes of the body to read at most (None: none).
+    """One GET. `judge` sees the head and says how many bytes of the body to read at most (None: none).
 
     A longer body ends as `too_large`, or with `may_be_cut` comes up to the limit. `pins` say where the host is
     ("host:port:address,address", as CURLOPT_RESOLVE wants it). Afterwards: `head` (if one came), `body`, `size` read, `reason`
@@ -97,7 +93,7 @@ class Transfer:
     pins: Sequence[str]
     seconds: float
     judge: Callable[[Head], int | None]
-    announce: Callable[[str], None]  # told "sent" and "began", on the event loop
+    announce: Callable[[str], None]  # told "sent" and "began"
     may_be_cut: bool = False
     head: Head | None = None
     body: bytes | None = None
@@ -118,123 +114,80 @@ class Transfer:
 
 
 class Transport:
-    """libcurl's multi interface, driven by epoll in a thread; belongs to the event loop that made it."""
+    """libcurl's multi interface on an event loop: its sockets are in an epoll set of their own, which the loop watches."""
 
     def __init__(self, settings: TransportSettings, open_socket: Callable[[AddressInfo], socket.socket], budget: ByteBudget) -> None:
         self._settings, self._open_socket, self._budget = settings, open_socket, budget
         self._authorities = _authorities()
         self._loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self._loop.add_reader(self._epoll.fileno(), self._turn)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, max(1, settings.kept_connections))
-        self._due: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._registered: dict[int, int] = {}
-        self._new: deque[Transfer] = deque()
-        self._abandoned: deque[Transfer] = deque()
         self._active: dict[pycurl.Curl, Transfer] = {}
         self._idle: list[pycurl.Curl] = []
         self._paused: deque[pycurl.Curl] = deque()
-        self._told: dict[Transfer, str] = {}
-        self._tell_at = 0.0
-        self._ended: list[Transfer] = []
-        self._lock = threading.Lock()
-        self._is_woken = self._closing = False
-        self._broken: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="transport", daemon=True)
-        self._thread.start()
 
     async def get(self, transfer: Transfer) -> Transfer:
         """Does one GET; what went wrong stands in the transfer. Cancelling gives it up."""
-        if self._broken:
-            raise self._broken
+        curl = self._idle.pop() if self._idle else self._new_handle()
+        try:
+            self._prepare(curl, transfer)
+        except (pycurl.error, ValueError):
+            self._idle.append(curl)
+            transfer.reason = "bad_url"
+            return transfer
         transfer.future = self._loop.create_future()
-        self._new.append(transfer)
-        self._wake_up()
+        self._active[curl] = transfer
+        self._multi.add_handle(curl)
         try:
             return await transfer.future
         except asyncio.CancelledError:
-            self._abandoned.append(transfer)
-            self._wake_up()
+            if self._active.get(curl) is transfer:
+                self._end(curl, pycurl.E_ABORTED_BY_CALLBACK, "")
+            self.release(transfer)
             raise
 
     def release(self, transfer: Transfer) -> None:
         """Gives back the body's share of the byte budget; may be called again."""
         size, transfer.held_bytes = transfer.held_bytes, 0
-        if size and self._budget.release(transfer, size):
-            self._wake_up()
+        if size:
+            self._budget.release(transfer, size)
+            if self._paused:
+                self._loop.call_soon(self._resume)
 
-    async def close(self) -> None:
-        """Ends the thread and all connections."""
-        self._closing = True
-        self._wake_up()
-        await asyncio.to_thread(self._thread.join)
+    def close(self) -> None:
+        """Ends all connections; nobody may be waiting."""
+        self._loop.remove_reader(self._epoll.fileno())
+        if self._timer:
+            self._timer.cancel()
+        for curl in self._active:
+            self._multi.remove_handle(curl)
+        for curl in (*self._active, *self._idle):
+            curl.close()
+        self._multi.close()
+        self._epoll.close()
 
-    def _wake_up(self) -> None:
-        with self._lock:
-            if self._is_woken:
-                return
-            self._is_woken = True
-        os.eventfd_write(self._wake, 1)
-
-    # -- the thread
-
-    def _run(self) -> None:
-        try:
-            while not self._closing:
-                self._turn()
-        except Exception as error:  # a bug; whoever waits is told instead of left waiting
-            self._broken = error
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(_fail, [*self._active.values(), *self._new], error)
-        finally:
-            for curl in self._active:
-                self._multi.remove_handle(curl)
-                curl.close()
-            for curl in self._idle:
-                curl.close()
-            self._multi.close()
-            self._epoll.close()
-            os.close(self._wake)
+    # -- between libcurl and the loop
 
     def _turn(self) -> None:
-        for descriptor, events in self._epoll.poll(self._patience(), _EVENTS):
-            if descriptor == self._wake:
-                os.eventfd_read(self._wake)
-                with self._lock:
-                    self._is_woken = False
-            else:
-                self._multi.socket_action(descriptor, _flags(events))
-        if self._due is not None and time.monotonic() >= self._due:
-            self._due = None
-            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-        self._give_up()
-        self._resume()
-        self._begin()
+        for descriptor, events in self._epoll.poll(0, _EVENTS):
+            self._multi.socket_action(descriptor, _flags(events))
         self._collect()
-        if self._ended or (self._told and time.monotonic() >= self._tell_at):
-            self._tell()
 
-    def _tell(self) -> None:
-        told, self._told, ended, self._ended = self._told, {}, self._ended, []
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            self._loop.call_soon_threadsafe(_hear, told, ended)
-
-    def _announce(self, transfer: Transfer, what: str) -> None:
-        """News that can wait a moment for company; only the last of each transfer is told."""
-        if not self._told:
-            self._tell_at = time.monotonic() + _COMPANY_SECONDS
-        self._told[transfer] = what
-
-    def _patience(self) -> float:
-        due = min((moment for moment in (self._due, self._tell_at if self._told else None) if moment is not None), default=None)
-        return _LONGEST_WAIT_SECONDS if due is None else min(_LONGEST_WAIT_SECONDS, max(0.0, due - time.monotonic()))
+    def _on_due(self) -> None:
+        self._timer = None
+        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._collect()
 
     def _on_timer(self, milliseconds: int) -> None:
-        self._due = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+        if self._timer:
+            self._timer.cancel()
+        self._timer = None if milliseconds < 0 else self._loop.call_later(milliseconds / 1000, self._on_due)
 
     def _on_socket(self, event: int, descriptor: int, multi: object, data: object) -> None:
         wanted = {pycurl.POLL_IN: select.EPOLLIN, pycurl.POLL_OUT: select.EPOLLOUT, pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT}
@@ -251,30 +204,6 @@ class Transport:
                 self._epoll.register(descriptor, mask)
             except FileExistsError:  # closed and opened again under the same number
                 self._epoll.modify(descriptor, mask)
-
-    def _begin(self) -> None:
-        while self._new:
-            transfer = self._new.popleft()
-            if transfer.future is None or transfer.future.cancelled():
-                continue
-            curl = self._idle.pop() if self._idle else self._new_handle()
-            try:
-                self._prepare(curl, transfer)
-            except (pycurl.error, ValueError, UnicodeError):
-                self._idle.append(curl)
-                transfer.reason = "bad_url"
-                self._ended.append(transfer)
-                continue
-            self._active[curl] = transfer
-            self._multi.add_handle(curl)
-
-    def _give_up(self) -> None:
-        while self._abandoned:
-            transfer = self._abandoned.popleft()
-            curl = next((curl for curl, known in self._active.items() if known is transfer), None)
-            if curl is not None:
-                self._end(curl, pycurl.E_ABORTED_BY_CALLBACK, "")
-            self.release(transfer)
 
     def _new_handle(self) -> pycurl.Curl:
         curl, said = pycurl.Curl(), self._settings
@@ -318,7 +247,7 @@ class Transport:
         return pycurl.SOCKET_BAD
 
     def _on_request(self, transfer: Transfer) -> int:
-        self._announce(transfer, "sent")
+        transfer.announce("sent")
         return int(pycurl.PREREQFUNC_OK)
 
     def _on_header(self, transfer: Transfer, line: bytes) -> int | None:
@@ -347,7 +276,7 @@ class Transport:
 
     def _judge(self, transfer: Transfer, head: Head) -> int | None:
         transfer._is_judged = True
-        self._announce(transfer, "began")
+        transfer.announce("began")
         lengths = head.words("content-length")
         if len(lengths) > 1 or (lengths and head.all("transfer-encoding")) or not all(map(str.isdigit, lengths)):
             return self._stop(transfer, "bad_response")
@@ -382,8 +311,6 @@ class Transport:
 
     def _resume(self) -> None:
         """Lets those that wait for room go on, in their order."""
-        if not self._paused or not self._budget.was_released():
-            return
         while self._paused:
             curl = self._paused[0]
             transfer = self._active.get(curl)
@@ -419,7 +346,12 @@ class Transport:
         transfer._chunks = []
         if transfer.body is None:
             self.release(transfer)
-        self._ended.append(transfer)
+        if transfer.future is None or transfer.future.done():
+            return
+        if transfer._bug is not None:
+            transfer.future.set_exception(transfer._bug)
+        else:
+            transfer.future.set_result(transfer)
 
     def _explain(self, curl: pycurl.Curl, transfer: Transfer, code: int, text: str) -> None:
         """What libcurl's code means for the row."""
@@ -458,25 +390,6 @@ def _flags(events: int) -> int:
     if events & select.EPOLLOUT:
         flags |= pycurl.CSELECT_OUT
     return flags | (pycurl.CSELECT_ERR if events & select.EPOLLERR else 0)
-
-
-def _hear(told: Mapping[Transfer, str], ended: Sequence[Transfer]) -> None:
-    """On the event loop: what happened to whom."""
-    for transfer, what in told.items():
-        transfer.announce(what)
-    for transfer in ended:
-        if transfer.future is None or transfer.future.done():
-            continue
-        if transfer._bug is not None:
-            transfer.future.set_exception(transfer._bug)
-        else:
-            transfer.future.set_result(transfer)
-
-
-def _fail(transfers: Sequence[Transfer], error: Exception) -> None:
-    for transfer in transfers:
-        if transfer.future is not None and not transfer.future.done():
-            transfer.future.set_exception(error)
 
 
 def _authorities() -> str | None:
