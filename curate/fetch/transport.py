@@ -215,6 +215,7 @@ class Transport:
         curl.setopt(pycurl.HTTPHEADER, [f"Accept: {said.accept}", "Accept-Encoding: identity"])
         curl.setopt(pycurl.BUFFERSIZE, _READ_BYTES)
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(said.connect_seconds * 1000))
+        curl.setopt(pycurl.DNS_CACHE_TIMEOUT, 1)  # addresses come with each request; a long list is searched by each
         curl.setopt(pycurl.MAXAGE_CONN, _KEEPALIVE_SECONDS)
         curl.setopt(pycurl.PROXY, said.proxy or "")  # an empty one also overrules the environment
         if said.min_bytes_per_second:
