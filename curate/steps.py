@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from curate.catalog.views import current_policy
@@ -41,8 +42,12 @@ def prefilter(job: Job) -> None:
 
 def fetch(job: Job) -> None:
     """`rows` → bytes in part tars and table `fetched`: the only step that touches the network."""
+    from curate.fetch.peer import WARNING, require
     from curate.fetch.phase import FetchPhase
 
+    if job.settings.fetch.backend == "img2dataset":
+        require()
+        print(WARNING, file=sys.stderr)
     _work(job, FetchPhase(job.settings.fetch, _workers(job.settings.engine)))
 
 

@@ -34,6 +34,7 @@ PLACES = {
     "duckdb": ("schema.py", "plan/", "catalog/", "filter/"),
     "deltalake": ("store.py", "lease.py"),  # the reading and the writing half of the store
     "aiohttp": ("fetch/client.py", "fetch/failures.py"),  # the client, and its exceptions as reasons
+    "img2dataset": ("fetch/peer.py",),
     "torch": ("score/", "train/", "evaluate/"),
 }
 IMPORT_NAMES = {"opencv_python_headless": "cv2", "pillow": "PIL", "open_clip_torch": "open_clip", "hydra_core": "hydra"}

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from curate import schema as schemas
 from curate.errors import REASONS, LocalFault
+from curate.fetch.peer import Img2datasetStage
 from curate.fetch.settings import FetchSettings
 from curate.fetch.stage import RESULT_COLUMNS, TELEMETRY_COLUMNS, FetchStage
 from curate.media.tar import TarWriter
@@ -46,8 +47,10 @@ class FetchPhase:
     inputs: tuple[str, ...] = ("rows", "decisions_prefilter")
 
     @property
-    def stage(self) -> FetchStage:
+    def stage(self) -> FetchStage | Img2datasetStage:
         """The stage that does the requests of one worker."""
+        if self.settings.backend == "img2dataset":
+            return Img2datasetStage(self.settings)
         return FetchStage(self.settings, self.workers or os.cpu_count() or 1)
 
     @property
@@ -216,11 +219,13 @@ def _telemetry(part: _Part) -> pa.Table:
 
 
 def _counters(part: _Part) -> dict[str, float]:
+    """What the part cost; requests and bytes only where the stage tells them."""
     done = part.done.values()
+    told = {"requests": "attempts", "bytes_read": "bytes_read"}
+    sums = {name: [int(str(record[column])) for record in done if record[column] is not None] for name, column in told.items()}
     return {
-        "requests": float(sum(int(str(record["attempts"])) for record in done)),
+        **{name: float(sum(numbers)) for name, numbers in sums.items() if numbers or not done},
         "urls": float(len(part.owners)),
-        "bytes_read": float(sum(int(str(record["bytes_read"])) for record in done)),
         "images": float(sum(record.get("tar_offset") is not None for record in done)),
         "rows_reused": float(len(part.earlier)),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -13,6 +14,8 @@ from curate.settings import Settings
 
 class FetchSettings(Settings):
     """Settings of the fetch phase: caps and manners of the requests, and the stored image (`image`)."""
+
+    backend: Literal["curate", "img2dataset"] = Field(default="curate", description="who makes the requests; img2dataset only to compare")
 
     # what an answer may be
     max_bytes: int = Field(default=32 << 20, ge=1, description="largest body in bytes")

@@ -171,6 +171,7 @@ ANSWERS: dict[str, Answering] = {
     "busy-noai": fixed(lambda path: response(b"no", "X-Robots-Tag: noai", status="503 Busy")),
     "wait-long": fixed(lambda path: response(b"no", "Retry-After: 3600", status="429 Slow down")),
     "opt-out": _opt_out,
+    "opt-out-plain": fixed(lambda path: response(picture(1), "X-Robots-Tag: all", "X-Robots-Tag: NoAI", "Content-Type: image/jpeg")),
     "tdm": fixed(lambda path: response(picture(1), "TDM-Reservation: 1")),
     "drip": _drip,
     "slow": _slow,

@@ -1,0 +1,230 @@
+"""img2dataset as the backend of a fetch: its own Downloader, part by part, into our tables; the only user of that package.
+
+So two pools of one list compare row by row. What img2dataset does not tell (final address, content type, body size,
+attempts, latency) stays null. It has none of our guards: see `WARNING`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from curate.errors import MissingExtra, UsageError
+from curate.fetch.peer_reasons import http_status, reason
+from curate.fetch.settings import FetchSettings
+from curate.fetch.stage import FetchStage
+from curate.media.header import ALLOWED, sniff
+from curate.stage import Compute, Resources, identity_of
+
+WARNING = (
+    "fetch.backend=img2dataset has no address guard, no cap on bytes, no robots.txt and no budget per site: use it to compare, "
+    "on lists you trust; see 'img2dataset as a backend' in the README"
+)
+_PACKAGE = "img2dataset"
+_Columns = dict[str, object]
+
+
+def require() -> None:
+    """Raises MissingExtra when img2dataset is not installed, UsageError on a Python that it cannot be imported on."""
+    if importlib.util.find_spec(_PACKAGE) is None:
+        raise MissingExtra(_PACKAGE, _PACKAGE)
+    if importlib.util.find_spec("imghdr") is None:  # gone from the standard library since 3.13
+        raise UsageError("img2dataset cannot be imported on Python 3.13 and later: use 3.11 or 3.12, or leave fetch.backend at curate")
+
+
+@dataclass(frozen=True)
+class Img2datasetStage:
+    """Needs and adds what `FetchStage` does; takes all batches of a part before it gives the first one back."""
+
+    settings: FetchSettings = field(default_factory=FetchSettings)
+    version: int = 1
+
+    @property
+    def resources(self) -> Resources:
+        """One core; bodies are held by as many threads as `in_flight`, without a cap."""
+        return Resources(cpus=1, memory_bytes=2 << 30)
+
+    @property
+    def needs(self) -> pa.Schema:
+        """`url` and `skip`, both string."""
+        return FetchStage(self.settings).needs
+
+    @property
+    def adds(self) -> pa.Schema:
+        """As `FetchStage`."""
+        return FetchStage(self.settings).adds
+
+    def identity(self) -> str:
+        """Fingerprint of the settings that shape outcomes and of img2dataset's version."""
+        try:
+            package = importlib.metadata.version(_PACKAGE)
+        except importlib.metadata.PackageNotFoundError:
+            package = "not installed"
+        return identity_of(_PACKAGE, self.version, {**self.settings.identity(), "package": package})
+
+    @contextmanager
+    def open(self) -> Iterator[Compute]:
+        """Imports the package, which takes seconds. Raises MissingExtra or UsageError."""
+        require()
+        make = _downloader_class()
+        yield lambda batches: _compute(make, list(batches), self.settings, self.adds)
+
+
+def _downloader_class() -> Any:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for newer versions of itself
+    from img2dataset.downloader import Downloader
+
+    return Downloader
+
+
+def _compute(make: Any, batches: list[pa.RecordBatch], settings: FetchSettings, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Outcomes of all batches of one part, batch by batch; images wait on disk meanwhile."""
+    urls = [url for batch in batches for url in batch.column("url").to_pylist()]
+    skips = [skip for batch in batches for skip in batch.column("skip").to_pylist()]
+    asked = [index for index, skip in enumerate(skips) if skip is None]
+    with tempfile.TemporaryDirectory(prefix="curate-img2dataset-") as folder, _Spool(Path(folder)) as spool:
+        if asked:
+            _download(make, [urls[index] for index in asked], settings, Path(folder), spool)
+        places = {index: place for place, index in enumerate(asked)}
+        start = 0
+        for batch in batches:
+            rows = range(start, start + batch.num_rows)
+            start += batch.num_rows
+            yield _as_batch([_row(spool, places.get(row), skips[row], settings) for row in rows], schema)
+
+
+def _row(spool: _Spool, place: int | None, skip: str | None, settings: FetchSettings) -> tuple[_Columns, bytes | None]:
+    return ({"reason": skip}, None) if place is None else described(*spool.read(place), settings)
+
+
+def _as_batch(rows: list[tuple[_Columns, bytes | None]], schema: pa.Schema) -> pa.RecordBatch:
+    arrays = [pa.array([columns.get(f.name) for columns, _ in rows], f.type) for f in schema if f.name != "image"]
+    return pa.RecordBatch.from_arrays([*arrays, pa.array([image for _, image in rows], pa.binary())], schema=schema)
+
+
+# -- the package at work
+
+
+def _download(make: Any, urls: list[str], settings: FetchSettings, folder: Path, spool: _Spool) -> None:
+    """Runs the Downloader on one shard of `urls`, whose outcomes it writes into `spool`."""
+    shard = folder / "shard.feather"
+    table = pa.table({"url": pa.array(urls, pa.string())})
+    with pa.OSFile(str(shard), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    downloader = make(
+        sample_writer_class=lambda *_: spool,
+        resizer=_resizer(settings),
+        thread_count=settings.in_flight,
+        save_caption=False,
+        extract_exif=True,
+        output_folder=str(folder),
+        column_list=["url"],
+        timeout=settings.total_seconds,
+        number_sample_per_shard=max(2, len(urls)),
+        oom_shard_count=1,
+        compute_hash="sha256",
+        verify_hash_type=None,
+        encode_format=settings.image.format,
+        retries=settings.attempts - 1,
+        user_agent_token=settings.robot_names[0] if settings.robot_names else None,
+        disallowed_header_directives=list(settings.opt_out_directives) if settings.opt_out else None,
+    )
+    downloader.download_shard((0, str(shard)))  # calling it would swallow what goes wrong
+    if spool.fault is not None:
+        raise spool.fault
+
+
+def _resizer(settings: FetchSettings) -> Any:
+    from img2dataset.resizer import Resizer
+
+    image = settings.image
+    return Resizer(
+        image_size=image.size,
+        resize_mode=image.resize_mode,
+        resize_only_if_bigger=image.only_shrink,
+        encode_quality=image.png_compression if image.format == "png" else image.quality,
+        encode_format=image.format,
+        skip_reencode=image.reencode == "when_needed",
+        disable_all_reencoding=image.reencode == "never",
+        max_image_area=image.max_pixels,
+    )
+
+
+class _Spool:
+    """What a Downloader takes for its sample writer: keeps descriptions in memory and images in one file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.fault: OSError | None = None
+        self._file = cast(BinaryIO, (folder / "images").open("w+b"))
+        self._told: dict[int, tuple[dict[str, Any], int, int]] = {}
+
+    def __enter__(self) -> _Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # a full disk was told of when writing
+            self._file.close()
+
+    def write(self, image: bytes | None, key: str, caption: str | None, meta: dict[str, Any]) -> None:
+        """Called by the Downloader for each row; a full disk is kept for later, since the caller would swallow it."""
+        try:
+            offset = self._file.seek(0, os.SEEK_END)
+            self._file.write(image or b"")
+            self._told[int(key)] = ({**meta, "finished_at": datetime.datetime.now(datetime.UTC)}, offset, len(image or b""))
+        except OSError as error:
+            self.fault = self.fault or error
+
+    def close(self) -> None:
+        """The Downloader has written all; reading goes on."""
+
+    def read(self, place: int) -> tuple[dict[str, Any], bytes]:
+        """Description and image of one row; both empty where the Downloader lost it."""
+        meta, offset, size = self._told.get(place, ({}, 0, 0))
+        self._file.seek(offset)
+        return meta, self._file.read(size)
+
+
+# -- its words in ours
+
+
+def described(meta: dict[str, Any], image: bytes, settings: FetchSettings) -> tuple[_Columns, bytes | None]:
+    """Columns and image of one row, from what img2dataset says of it."""
+    message = meta.get("error_message")
+    why = reason(meta.get("status"), message)
+    columns: _Columns = {"finished_at": meta.get("finished_at"), "worker": f"{socket.gethostname()}:{os.getpid()}"}
+    extension = _extension(image, settings)
+    if why is None and extension is None:
+        why = "not_an_image"  # with reencode=never it stores whatever came
+    if why is not None or extension is None:
+        signal = "X-Robots-Tag" if why == "opt_out" else None
+        return columns | {"reason": why, "http_status": http_status(message), "signal": signal}, None
+    names = ("original_width", "original_height", "width", "height", "sha256")
+    columns |= {name: meta[name] for name in names}
+    columns |= {"exif": _exif(meta.get("exif"), settings), "format": extension}
+    return columns | {"image_bytes": len(image), "image_sha256": hashlib.sha256(image).hexdigest()}, image
+
+
+def _extension(image: bytes, settings: FetchSettings) -> str | None:
+    """Of the stored file; None when it is none of the formats that we read."""
+    if settings.image.reencode != "never":
+        return settings.image.format
+    name = sniff(image)
+    return None if name not in ALLOWED else "jpg" if name == "jpeg" else name
+
+
+def _exif(text: str | None, settings: FetchSettings) -> str | None:
+    """Tags under exifread's names; null when there are none or more than the cap."""
+    return None if text in (None, "{}") or len(str(text)) > settings.image.max_exif_bytes else text
