@@ -55,7 +55,15 @@ def _refuses(rule: Rule, refused: set[str], today: datetime.date) -> bool:
     if rule.name != "unavailable_after":
         return rule.name in refused
     moment = parse_date(rule.value)
-    return moment is None or moment.astimezone(datetime.UTC).date() < today  # an unreadable date is taken as a no
+    return moment is None or _day(moment) < today  # an unreadable date is taken as a no
+
+
+def _day(moment: datetime.datetime) -> datetime.date:
+    """The day in UTC; in its own zone where that would leave the calendar."""
+    try:
+        return moment.astimezone(datetime.UTC).date()
+    except OverflowError:
+        return moment.date()
 
 
 def parse(line: str) -> Iterator[Rule]:
