@@ -48,7 +48,7 @@ def fetch(job: Job) -> None:
     if job.settings.fetch.backend == "img2dataset":
         require()
         print(WARNING, file=sys.stderr)
-    _work(job, FetchPhase(job.settings.fetch, _workers(job.settings.engine)))
+    _work(job, FetchPhase(job.settings.fetch, worker_count(job.settings.engine)))
 
 
 def fit(job: Job) -> None:
@@ -150,5 +150,6 @@ def _work(job: Job, phase: Phase) -> None:
     job.counters.update(done.counters)
 
 
-def _workers(engine: EngineSettings) -> int:
+def worker_count(engine: EngineSettings) -> int:
+    """How many workers there are at once."""
     return engine.workers or os.cpu_count() or 1
