@@ -40,8 +40,8 @@ long: setup  ## the tests that take minutes: statistics over seeds, big pools
 kill-sweep: setup  ## kills a run at random points again and again and compares the digests
 	$(BIN)/python -m pytest -rs -m 'long or not long' tests/e2e -k kill
 
-soak: setup  ## 200,000 rows through two workers whose memory, descriptors and threads are watched (10 minutes)
-	$(BIN)/python -m pytest -rs -s -m 'long or not long' tests/e2e/test_soak.py
+soak: setup  ## 200,000 rows through two watched workers, and a plan of ten million rows (20 minutes)
+	$(BIN)/python -m pytest -rs -s -m 'long or not long' tests/e2e/test_soak.py tests/e2e/test_startup.py
 
 fuzz: setup  ## 100,000 damaged images and a million odd texts (a few minutes)
 	$(BIN)/python -m pytest -rs -m 'long or not long' tests/fuzz
