@@ -37,10 +37,14 @@ def count_hosts(found: Survey, settings: InputSettings, progress: Progress | Non
     return hosts
 
 
-def _hosts(urls: pa.Array) -> dict[str, int]:
+def _hosts(urls: pa.Array) -> Counter[str]:
+    """Of one block; bytes that are no text do not hide their neighbours."""
     try:
-        texts = pc.extract_regex(convert(urls, pa.string()), _HOST)
+        found = pc.extract_regex(convert(urls, pa.string()).cast(pa.binary()), _HOST)
     except (pa.ArrowException, UnicodeDecodeError, ValueError):
-        return {}  # bytes that are no text; the plan says which rows
-    counts = pc.value_counts(pc.utf8_lower(pc.struct_field(texts, "host"))).to_pylist()
-    return {pair["values"]: pair["counts"] for pair in counts if pair["values"]}
+        return Counter()  # a column of another type altogether; the plan says which rows
+    hosts = Counter[str]()
+    for pair in pc.value_counts(pc.struct_field(found, "host")).to_pylist():
+        if pair["values"]:
+            hosts[pair["values"].decode(errors="replace").lower()] += pair["counts"]
+    return hosts
