@@ -128,6 +128,7 @@ REASONS: dict[str, Reason] = {
     # consent and lists
     "opt_out": _dropped("the server asks not to be used (X-Robots-Tag and the like)"),
     "robots_disallowed": _dropped("robots.txt forbids the address"),
+    "robots_unreachable": _retry("robots.txt could not be had, which forbids all for now (RFC 9309)"),
     "blocklisted": _dropped("on one of the user's block lists"),
     "withdrawn": _dropped("taken down after it was published"),
     # network
@@ -152,6 +153,8 @@ REASONS: dict[str, Reason] = {
     "truncated": _retry("fewer bytes than announced"),
     "empty_body": _failed("no bytes"),
     "hash_mismatch": _failed("other bytes than the input list promised"),
+    "hash_missing": _failed("hashes must hold (fetch.verify_hash=strict), and the input list has none that can be checked"),
+    "boxes_unreadable": _failed("the boxes to blur cannot be read, so the image is not stored"),
     "deferred_politeness": _retry("its domain was over budget in this pass"),
     # decode
     "not_an_image": _failed("the bytes are no image (often a web page)"),
@@ -171,6 +174,7 @@ REASONS: dict[str, Reason] = {
     "caption_language": _dropped("not in the wanted language"),
     "image_small": _dropped("a side or the byte size is below the limit"),
     "image_aspect": _dropped("too wide or too tall"),
+    "image_large": _dropped("more pixels than the limit"),
     "clip_score_low": _dropped("image and caption do not match well enough"),
     "clip_score_missing": _dropped("no score: the row was used to fit the model that would judge it"),
     "nsfw": _dropped("flagged as not safe for work"),

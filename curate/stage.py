@@ -28,11 +28,12 @@ Compute = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker of a stage occupies."""
+    """What one worker of a stage occupies, and how many parts it does side by side (in threads, where work waits)."""
 
     cpus: float = 1
     gpus: float = 0
     memory_bytes: int = 512 << 20
+    parts_at_once: int = 1
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from curate.settings import build, compose
 from curate.stage import Phase, fingerprint
 from curate.train.settings import TrainSettings
 
+CONSENT = "consent"  # document of the pool: on which day it was asked
 PRETRAINED = "pretrained"  # folder below models/ of the pool
 
 
@@ -46,9 +48,9 @@ def fetch(job: Job) -> None:
     from curate.fetch.phase import FetchPhase
 
     if job.settings.fetch.backend == "img2dataset":
-        require()
+        require(job.settings.fetch)
         print(WARNING, file=sys.stderr)
-    _work(job, FetchPhase(job.settings.fetch, worker_count(job.settings.engine)))
+    _work(job, FetchPhase(job.settings.fetch, _opt_out_date(job)))
 
 
 def fit(job: Job) -> None:
@@ -153,3 +155,12 @@ def _work(job: Job, phase: Phase) -> None:
 def worker_count(engine: EngineSettings) -> int:
     """How many workers there are at once."""
     return engine.workers or os.cpu_count() or 1
+
+
+def _opt_out_date(job: Job) -> datetime.date:
+    """The day on which opt-outs with a date are judged: that of the pool's first fetch, so that a resume judges alike."""
+    known = job.pool.read_document(CONSENT)
+    if known is None:
+        known = {"opt_out_date": (job.settings.fetch.opt_out_date or datetime.datetime.now(datetime.UTC).date()).isoformat()}
+        job.pool.write_document(CONSENT, known)
+    return datetime.date.fromisoformat(str(known["opt_out_date"]))

@@ -13,6 +13,9 @@ CREATE TABLE fetched (
     original_height INTEGER,
     original_format VARCHAR,
     sha256 VARCHAR,
+    md5 VARCHAR,
+    hash_drift BOOLEAN,
+    blurred INTEGER,
     exif VARCHAR,
     width INTEGER,
     height INTEGER,
@@ -30,13 +33,16 @@ COMMENT ON COLUMN fetched.reason IS '[content] null when the image is in the tar
 COMMENT ON COLUMN fetched.http_status IS '[content] status of the last answer';
 COMMENT ON COLUMN fetched.final_url IS '[content] address after redirects, null when it is the requested one';
 COMMENT ON COLUMN fetched.content_type IS '[content] the header as sent, cut at 200 characters';
-COMMENT ON COLUMN fetched.signal IS '[content] name of the opt-out signal that was seen';
-COMMENT ON COLUMN fetched.signal_value IS '[content] its value, cut at 500 characters';
+COMMENT ON COLUMN fetched.signal IS '[content] what refused the image: name of the opt-out signal, or blocklist: and the list';
+COMMENT ON COLUMN fetched.signal_value IS '[content] its value, cut at 500 characters; for a block list the number of the line';
 COMMENT ON COLUMN fetched.original_bytes IS '[content] body size in bytes';
 COMMENT ON COLUMN fetched.original_width IS '[content] pixels, after EXIF orientation';
 COMMENT ON COLUMN fetched.original_height IS '[content] pixels, after EXIF orientation';
 COMMENT ON COLUMN fetched.original_format IS '[content] sniffed from the bytes: jpeg, png, webp, gif';
 COMMENT ON COLUMN fetched.sha256 IS '[content] of the body as received, 64 hex digits';
+COMMENT ON COLUMN fetched.md5 IS '[content] of the body as received, 32 hex digits; null when the input list has no md5';
+COMMENT ON COLUMN fetched.hash_drift IS '[content] the body has another hash than the input list promised; null when it promised none that can be checked';
+COMMENT ON COLUMN fetched.blurred IS '[content] boxes of the input list that were made unrecognisable in the stored image; null when the list has none to read';
 COMMENT ON COLUMN fetched.exif IS '[content] EXIF tags as JSON, cut to size';
 COMMENT ON COLUMN fetched.width IS '[content] pixels as stored';
 COMMENT ON COLUMN fetched.height IS '[content] pixels as stored';

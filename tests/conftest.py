@@ -1,8 +1,12 @@
-"""What all tests share: one thread per native library, and a command line that answers with exit code and output."""
+"""What all tests share: one thread per native library, a broker of requests of their own, and a command line that answers
+with exit code and output."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +14,10 @@ import pytest
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# What hosts said yesterday on ports that another server has today must not count.
+os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="curate-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ PLACES = {
     "deltalake": ("store.py", "lease.py"),  # the reading and the writing half of the store
     "aiohttp": ("fetch/client.py", "fetch/failures.py"),  # the client, and its exceptions as reasons
     "img2dataset": ("fetch/peer.py",),
+    "protego": ("fetch/robots.py",),
     "torch": ("score/", "train/", "evaluate/"),
 }
 IMPORT_NAMES = {"opencv_python_headless": "cv2", "pillow": "PIL", "open_clip_torch": "open_clip", "hydra_core": "hydra"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,23 @@ def test_a_recipe_file_that_does_not_load_is_named(tmp_path: Path, text: str) ->
 def test_a_prefilter_may_be_said_as_one_text() -> None:
     said = recipe_settings(load_recipe("ingest"), ["input.path=list.csv", "prefilter=similarity > 0.3 AND WIDTH >= 256"])
     assert said.prefilter == PrefilterSettings(where="similarity > 0.3 AND WIDTH >= 256")
+
+
+def test_opt_outs_with_a_date_are_judged_on_the_day_of_the_pools_first_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, days = Pool.create(tmp_path / "pool"), []
+    monkeypatch.setattr("curate.steps._work", lambda job, phase: days.append((phase.opt_out_date, phase.identity())))
+    settings = RecipeSettings.model_validate({"input": {"path": "list.csv"}})
+    with claim(pool, {}) as run:
+        steps.fetch(Job(pool, settings, run))
+        pool.write_document("consent", {"opt_out_date": "2020-02-02"})
+        steps.fetch(Job(pool, settings, run))
+    assert days[0][0] >= datetime.date(2026, 1, 1) and days[1][0] == datetime.date(2020, 2, 2)
+    assert days[0][1] == days[1][1]  # a resume on another day goes on with the same pool
+
+
+def test_an_explicit_day_becomes_the_pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool.create(tmp_path / "pool")
+    monkeypatch.setattr("curate.steps._work", lambda job, phase: None)
+    with claim(pool, {}) as run:
+        steps.fetch(Job(pool, RecipeSettings.model_validate({"input": {"path": "l.csv"}, "fetch": {"opt_out_date": "2025-05-05"}}), run))
+    assert pool.read_document("consent") == {"opt_out_date": "2025-05-05"}

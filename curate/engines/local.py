@@ -9,10 +9,12 @@ import functools
 import os
 import pickle
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -26,20 +28,48 @@ from curate.stage import PartReport, PartTask, Phase
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _spawn = get_context("spawn")  # fork would copy locks that other threads of the driver hold
 
-Answer = tuple[Literal["ready", "report", "stop", "bug"], object]
+Answer = tuple[Literal["ready", "report", "stop", "bug"], int, object]
+"""What happened, to which part (-1 for `ready`), and what there is to say."""
 
 
 @dataclass
 class _Worker:
     process: BaseProcess
     connection: Connection
-    task: PartTask | None = None
-    ready: bool = False  # has opened the phase; loading a model is no part's time
-    since: float = 0.0
+    tasks: dict[int, PartTask] = field(default_factory=dict)
+    since: dict[int, float] = field(default_factory=dict)  # part -> when its work began; loading a model is no part's time
+    ready: bool = False  # has opened the phase
+
+    def is_hung(self, seconds: float) -> bool:
+        """Whether one of its parts has taken longer than `seconds`."""
+        return self.ready and any(time.monotonic() - begun > seconds for begun in self.since.values())
+
+    def assign(self, task: PartTask) -> None:
+        """Sends a part; what cannot be sent to a dead worker is found out at the next look at its connection."""
+        self.tasks[task.part], self.since[task.part] = task, time.monotonic()
+        with contextlib.suppress(OSError):
+            self.connection.send(task)
+
+    def receive(self) -> Answer | None:
+        """The worker's next answer, or None when it died instead."""
+        try:
+            answer: Answer = self.connection.recv()
+        except (EOFError, OSError):
+            return None
+        return answer
+
+    def dismiss(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
 
 
 class LocalEngine:
-    """Processes on this machine. A worker that dies costs its part a try, and nothing else."""
+    """Processes on this machine. A worker that dies costs its parts a try, and nothing else.
+
+    A part whose worker died is tried again by a worker that does nothing beside it, so that no part pays for another's.
+    """
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
@@ -51,92 +81,95 @@ class LocalEngine:
 
     def each(self, phase: Phase, tasks: Sequence[PartTask]) -> Iterator[PartReport | PartFailure]:
         """See `Engine.each`."""
-        waiting = collections.deque(tasks)
-        tries: collections.Counter[int] = collections.Counter()
-        blob = pickle.dumps(phase)
-        crew = [self._hire(blob) for _ in range(min(self.workers, len(tasks)))]
+        job = _Job(pickle.dumps(phase), phase.resources.parts_at_once, collections.deque(tasks))
+        crew = [self._hire(job) for _ in range(min(self.workers, len(tasks)))]
         left = len(tasks)
         try:
             while left:
-                for outcome in self._turn(crew, waiting, tries, blob):
+                _hand_out(crew, job)
+                for outcome in self._outcomes(crew, job):
                     left -= 1
                     yield outcome
         finally:
             for worker in crew:
-                _dismiss(worker)
+                worker.dismiss()
 
-    def _turn(
-        self, crew: list[_Worker], waiting: collections.deque[PartTask], tries: collections.Counter[int], blob: bytes
-    ) -> Iterator[PartReport | PartFailure]:
-        """Hands out work, waits for the next event, yields what came to an end."""
-        for worker in crew:
-            if worker.task is None and waiting:
-                _assign(worker, waiting.popleft())
-        ready = wait([worker.connection for worker in crew if worker.task], timeout=1.0)
+    def _outcomes(self, crew: list[_Worker], job: _Job) -> Iterator[PartReport | PartFailure]:
+        """Waits for the next event, yields what came to an end."""
+        ready = wait([worker.connection for worker in crew if worker.tasks], timeout=1.0)
         for index, worker in enumerate(crew):
-            if worker.task is None:
-                continue
-            task, answer = worker.task, None
             if worker.connection in ready:
-                answer = _receive(worker)
-            elif not worker.ready or time.monotonic() - worker.since < self.settings.part_seconds:
+                answer = worker.receive()
+                if answer is not None:
+                    yield from _heard(worker, answer)
+                    continue
+            elif not worker.is_hung(self.settings.part_seconds):
                 continue
-            if answer is not None and answer[0] == "ready":
-                worker.ready, worker.since = True, time.monotonic()
-                continue
-            if answer is not None:
-                worker.task = None
-                yield _outcome(task.part, answer)
-                continue
-            _dismiss(worker)
-            crew[index] = self._hire(blob)
-            tries[task.part] += 1
-            if tries[task.part] >= self.settings.tries:
-                yield PartFailure(task.part, f"its worker died {self.settings.tries} times")
-            else:
-                waiting.appendleft(task)
+            worker.dismiss()
+            crew[index] = self._hire(job)
+            yield from self._lost(worker, job)
 
-    def _hire(self, blob: bytes) -> _Worker:
+    def _lost(self, worker: _Worker, job: _Job) -> Iterator[PartFailure]:
+        """The parts of a dead worker: again, or given up."""
+        for part, task in worker.tasks.items():
+            job.tries[part] += 1
+            if job.tries[part] >= self.settings.tries:
+                yield PartFailure(part, f"its worker died {self.settings.tries} times")
+            else:
+                job.waiting.appendleft(task)
+
+    def _hire(self, job: _Job) -> _Worker:
         ours, theirs = _spawn.Pipe()
-        process = _spawn.Process(target=_work, args=(blob, theirs, self.settings.threads_per_worker, os.getpid()), daemon=True)
+        arguments = (job.blob, theirs, self.settings.threads_per_worker, job.parts_at_once, os.getpid())
+        process = _spawn.Process(target=_work, args=arguments, daemon=True)
         process.start()
         theirs.close()
         return _Worker(process, ours)
 
 
-def _assign(worker: _Worker, task: PartTask) -> None:
-    worker.task, worker.since = task, time.monotonic()
-    with contextlib.suppress(OSError):  # it is dead already; the next look at its connection finds that out
-        worker.connection.send(task)
+@dataclass
+class _Job:
+    """The phase as bytes, how many parts a worker does side by side, what waits, and how often a part's worker died."""
+
+    blob: bytes
+    parts_at_once: int
+    waiting: collections.deque[PartTask]
+    tries: collections.Counter[int] = field(default_factory=collections.Counter)
+
+    def may_take(self, worker: _Worker, task: PartTask) -> bool:
+        """A part under suspicion is done alone."""
+        if not worker.tasks:
+            return True
+        suspected = self.tries[task.part] or any(self.tries[part] for part in worker.tasks)
+        return not suspected and len(worker.tasks) < self.parts_at_once
 
 
-def _receive(worker: _Worker) -> Answer | None:
-    """The worker's answer, or None when it died instead."""
-    try:
-        answer: Answer = worker.connection.recv()
-    except (EOFError, OSError):
-        return None
-    return answer
+def _hand_out(crew: Sequence[_Worker], job: _Job) -> None:
+    """Gives the next parts to those who have least to do."""
+    while job.waiting:
+        worker = min(crew, key=lambda one: len(one.tasks))
+        if not job.may_take(worker, job.waiting[0]):
+            return
+        worker.assign(job.waiting.popleft())
 
 
-def _outcome(part: int, answer: Answer) -> PartReport | PartFailure:
-    kind, content = answer
+def _heard(worker: _Worker, answer: Answer) -> Iterator[PartReport | PartFailure]:
+    kind, part, content = answer
+    if kind == "ready":
+        worker.ready, worker.since = True, dict.fromkeys(worker.since, time.monotonic())
+        return
     if kind == "stop":
         assert isinstance(content, CurateError)
         raise content
+    del worker.tasks[part], worker.since[part]
     if kind == "bug":
-        return PartFailure(part, str(content))
-    assert isinstance(content, PartReport)
-    return content
+        yield PartFailure(part, str(content))
+    else:
+        assert isinstance(content, PartReport)
+        yield content
 
 
-def _dismiss(worker: _Worker) -> None:
-    worker.process.kill()
-    worker.process.join()
-    worker.connection.close()
-
-
-def _work(blob: bytes, connection: Connection, threads: int, driver: int) -> None:
+def _work(blob: bytes, connection: Connection, threads: int, parts_at_once: int, driver: int) -> None:
     """A worker's life: open the phase once, do part after part, end with the driver."""
     _die_with(driver)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which stops its workers itself
@@ -148,9 +181,19 @@ def _work(blob: bytes, connection: Connection, threads: int, driver: int) -> Non
             do = stack.enter_context(phase.open())
         except Exception as error:  # the phase could not even be opened: every part hears why
             do = functools.partial(_raise, error, error.__traceback__)
-        connection.send(("ready", None))
+        connection.send(("ready", -1, None))
+        if parts_at_once == 1:
+            while True:
+                connection.send(_answer(do, connection.recv()))
+        hands, sending = stack.enter_context(ThreadPoolExecutor(parts_at_once, "part")), threading.Lock()
         while True:
-            connection.send(_answer(do, connection.recv()))
+            hands.submit(_send, connection, sending, do, connection.recv())
+
+
+def _send(connection: Connection, sending: threading.Lock, do: object, task: PartTask) -> None:
+    answer = _answer(do, task)
+    with sending:
+        connection.send(answer)
 
 
 def _raise(error: Exception, trace: TracebackType | None, task: PartTask) -> PartReport:
@@ -160,11 +203,11 @@ def _raise(error: Exception, trace: TracebackType | None, task: PartTask) -> Par
 def _answer(do: object, task: PartTask) -> Answer:
     assert callable(do)
     try:
-        return "report", do(task)
+        return "report", task.part, do(task)
     except CurateError as error:
-        return "stop", error
+        return "stop", task.part, error
     except Exception:  # a bug in a stage: the part fails with its traceback, the run goes on
-        return "bug", traceback.format_exc()
+        return "bug", task.part, traceback.format_exc()
 
 
 def _die_with(driver: int) -> None:

@@ -1,9 +1,12 @@
-"""Bounded bytes: what one worker may hold of bodies that are being read or decoded."""
+"""Bounded bytes: what one worker may hold of bodies that are being read or decoded, and where finished images wait."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 from collections import deque
+from typing import BinaryIO
 
 UNTOLD_BYTES = 4 << 20
 
@@ -98,3 +101,31 @@ class Lease:
         if self._held:
             self._budget.release(self._held)
         self._held = self._grown = 0
+
+
+class Spill:
+    """Images that wait for their turn in a file without a name; one thread puts, another gets. Raises OSError."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+        self._places: list[tuple[int, int]] = []
+        self._size = 0
+
+    def put(self, data: bytes) -> int:
+        """Writes the bytes; returns the number under which `get` finds them."""
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(buffering=0, prefix="curate-")  # noqa: SIM115  # closed by close()
+        self._places.append((self._size, len(data)))
+        self._size += os.pwrite(self._file.fileno(), data, self._size)
+        return len(self._places) - 1
+
+    def get(self, number: int) -> bytes:
+        """The bytes of a `put`."""
+        assert self._file is not None
+        offset, size = self._places[number]
+        return os.pread(self._file.fileno(), size, offset)
+
+    def close(self) -> None:
+        """Gives the disk space back."""
+        if self._file is not None:
+            self._file.close()

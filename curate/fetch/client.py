@@ -13,18 +13,23 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from curate.fetch.blocklist import load
 from curate.fetch.buffer import UNTOLD_BYTES, ByteBudget, Lease
 from curate.fetch.consent import OptOut, find_opt_out, parse_date
 from curate.fetch.failures import ResolverSilent, check_local, resolver_reason, retryable, status_reason
 from curate.fetch.guard import BlockedAddress, Guard, check_url
-from curate.fetch.politeness import Politeness
+from curate.fetch.link import Deferred, open_link
+from curate.fetch.notes import Notes, Unreached
+from curate.fetch.origins import Origins, Page, origin_of
+from curate.fetch.politeness import Budget, Politeness, Slot
+from curate.fetch.robots import LARGEST_BYTES, MAX_REDIRECTS
 from curate.fetch.settings import FetchSettings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -77,25 +82,32 @@ class _Clock:
 class Client:
     """Fetches URLs on one event loop; made by `connect`."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: FetchSettings, politeness: Politeness, budget: ByteBudget) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, settings: FetchSettings, politeness: Politeness, budget: ByteBudget, run: RunFacts
+    ) -> None:
         self._session = session
         self._settings = settings
         self._politeness = politeness
         self._budget = budget
-        self._today = settings.opt_out_date or datetime.datetime.now(datetime.UTC).date()
+        self._lists = load(settings.blocklists)
+        self._today = run.opt_out_date or settings.opt_out_date or datetime.datetime.now(datetime.UTC).date()
+        self._origins = Origins(politeness.link, self._page, settings, run.notes)
 
     async def get(self, url: str) -> Answer:
         """The body at `url`, or the reason why not. Raises LocalFault when this machine is at fault."""
-        left_seconds, bytes_read, attempt = self._settings.total_seconds, 0, 0
+        left_seconds, requests, bytes_read, attempt = self._settings.total_seconds, 0, 0, 0
+        before: Answer | None = None
         while True:
             attempt += 1
             clock = _Clock(left_seconds)
             answer = await self._attempt(url, clock)
-            bytes_read += answer.bytes_read
+            if before is not None and answer.reason == "deferred_politeness":
+                answer = replace(before, bytes_read=0, attempts=0)  # what the site said is worth more than that it is busy
+            requests, bytes_read, before = requests + answer.attempts, bytes_read + answer.bytes_read, answer
             delay_seconds = self._delay(answer, attempt)
             left_seconds = clock.left_seconds - delay_seconds
             if attempt == self._settings.attempts or left_seconds <= 0 or not retryable(answer.reason, answer.status):
-                return replace(answer, attempts=attempt, bytes_read=bytes_read, latency_seconds=clock.used_seconds)
+                return replace(answer, attempts=requests, bytes_read=bytes_read, latency_seconds=clock.used_seconds)
             await asyncio.sleep(delay_seconds)
 
     def _delay(self, answer: Answer, attempt: int) -> float:
@@ -105,30 +117,61 @@ class Client:
         return max(jitter_seconds, answer.retry_after_seconds)
 
     async def _attempt(self, url: str, clock: _Clock) -> Answer:
-        """One request with its redirects; each hop waits for its own site's budget, off the clock."""
+        """One request with its redirects; each hop is judged, and waits for its own site's budget, off the clock."""
         target, answer = url, Answer()
         for _ in range(self._settings.max_redirects + 1):
+            final_url = None if target == url else target[:2048]
             reason = check_url(target, self._settings.max_url_characters)
             if reason:
-                return replace(answer, reason=reason, final_url=None if target == url else target[:2048])
-            async with self._politeness.slot(urlsplit(target).hostname or ""):
-                with clock.running():
-                    exchange = _Exchange(self, target)
-                    location = await exchange.run(clock.left_seconds)
-            answer = replace(exchange.answer, final_url=None if target == url else target)
+                return replace(answer, reason=reason, final_url=final_url)
+            hit = self._lists.of_url(target)
+            if hit:
+                return replace(answer, reason="blocklisted", opt_out=OptOut(hit.signal, hit.value), final_url=final_url)
+            try:
+                verdict = await self._origins.judge(target)
+                if verdict.reason:
+                    return replace(answer, reason=verdict.reason, opt_out=verdict.opt_out, final_url=final_url)
+                async with self._politeness.slot(origin_of(target)[1], verdict.crawl_delay_seconds) as slot:
+                    with clock.running():
+                        exchange = _Exchange(self, target, slot, verdict.opt_out)
+                        location = await exchange.run(clock.left_seconds)
+            except Deferred:
+                return replace(answer, reason="deferred_politeness", final_url=final_url)
+            except Unreached as error:
+                return replace(answer, reason=error.reason, attempts=1, final_url=final_url)
+            answer = replace(exchange.answer, attempts=1, final_url=final_url)
             if location is None:
                 return answer
             target = location
         return replace(answer, reason="too_many_redirects")
 
+    async def _page(self, url: str) -> Page:
+        """One of a host's own files, with its redirects; asked for once, under the budgets of the sites it leads to."""
+        clock, page = _Clock(self._settings.total_seconds), Page()
+        for hops in range(MAX_REDIRECTS + 1):
+            if check_url(url, self._settings.max_url_characters):
+                break  # a redirect to nowhere: as if the file were not there
+            async with self._politeness.slot(origin_of(url)[1]) as slot:
+                with clock.running():
+                    exchange = _PageExchange(self, url, slot)
+                    location = await exchange.run(clock.left_seconds)
+            page = exchange.page(hops)
+            if location is None:
+                break
+            url = location
+        return page
+
 
 class _Exchange:
     """One request and its response; `answer` holds what is known so far, also when it breaks off."""
 
-    def __init__(self, client: Client, url: str) -> None:
+    def __init__(self, client: Client, url: str, slot: Slot, reserved: OptOut | None = None) -> None:
         self._client = client
         self._settings = client._settings
         self._url = url
+        self._slot = slot
+        self._reserved = reserved
+        self._encoding = ""
         self.answer = Answer()
 
     async def run(self, seconds: float) -> str | None:
@@ -153,7 +196,8 @@ class _Exchange:
         self.answer = replace(self.answer, reason=reason, body=None)
 
     async def _request(self, lease: Lease) -> str | None:
-        async with self._client._session.get(_as_sent(self._url), allow_redirects=False) as response:
+        async with self._client._session.get(_as_sent(self._url), allow_redirects=False, trace_request_ctx=self._slot) as response:
+            self._slot.began()
             location = self._read_headers(response)
             if location is None and self.answer.reason is None:
                 await self._read_body(response, lease)
@@ -181,8 +225,9 @@ class _Exchange:
             return None
         tags, reservations = response.headers.getall("X-Robots-Tag", []), response.headers.getall("TDM-Reservation", [])
         if not tags and not reservations:
-            return None
-        return find_opt_out(tags, reservations, self._settings.opt_out_directives, self._settings.robot_names, self._client._today)
+            return self._reserved
+        robots, directives = self._settings.robot_names, self._settings.opt_out_directives
+        return find_opt_out(tags, reservations, directives, robots, self._client._today, self._reserved)
 
     def _body_reason(self, response: aiohttp.ClientResponse) -> str | None:
         if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
@@ -208,6 +253,34 @@ class _Exchange:
         if not size:
             return self._end("empty_body")
         self.answer = replace(self.answer, body=b"".join(chunks), lease=lease)
+
+
+class _PageExchange(_Exchange):
+    """A request for one of a host's own files: opt-out headers are not about it, and its rest is left where it is long."""
+
+    def page(self, hops: int) -> Page:
+        """What came back."""
+        answer = self.answer
+        if answer.lease:
+            answer.lease.close()
+        return Page(answer.status, answer.body or b"", self._encoding, answer.reason, hops)
+
+    def _read_headers(self, response: aiohttp.ClientResponse) -> str | None:
+        self._encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        self.answer = Answer(status=response.status)
+        location = response.headers.get("Location") if response.status in _REDIRECTS else None
+        return None if location is None else _joined(self._url, location)
+
+    async def _read_body(self, response: aiohttp.ClientResponse, lease: Lease) -> None:
+        if not 200 <= response.status < 300:
+            return
+        await lease.take(LARGEST_BYTES)
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > LARGEST_BYTES:
+                break
+        self.answer = replace(self.answer, body=bytes(body), lease=lease)
 
 
 def _as_sent(url: str) -> URL:
@@ -281,13 +354,30 @@ class _Resolver(AbstractResolver):
         await self._inner.close()
 
 
+async def _tell_slot(session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+    slot: Slot = context.trace_request_ctx
+    slot.sent()
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run tells its clients beside the settings: the day on which opt-outs are judged, and where notes go."""
+
+    opt_out_date: datetime.date | None = None
+    notes: Notes = field(default_factory=Notes)
+
+
 @asynccontextmanager
-async def connect(settings: FetchSettings, budget: ByteBudget, workers: int = 1) -> AsyncIterator[Client]:
-    """A client on the running loop; `workers` of them together keep every site's budget."""
+async def connect(settings: FetchSettings, budget: ByteBudget, run: RunFacts) -> AsyncIterator[Client]:
+    """A client on the running loop; the broker keeps every site's budget over all clients of this machine."""
     guard = Guard(settings.allow_addresses)
-    politeness = Politeness(settings.host_in_flight, settings.host_interval_seconds, settings.in_flight, workers)
     threads = ThreadPoolExecutor(settings.resolver_threads, thread_name_prefix="resolve")
     asyncio.get_running_loop().set_default_executor(threads)
+    link = await open_link()
+    usual = Budget(settings.host_in_flight, settings.host_interval_seconds)
+    politeness = Politeness(link, usual, settings.in_flight, settings.budgets(), settings.machines, settings.patience_seconds)
+    sent = aiohttp.TraceConfig()
+    sent.on_request_headers_sent.append(_tell_slot)
     connector = aiohttp.TCPConnector(
         limit=0,
         ttl_dns_cache=300,
@@ -301,11 +391,15 @@ async def connect(settings: FetchSettings, budget: ByteBudget, workers: int = 1)
         headers={"User-Agent": settings.user_agent, "Accept": _ACCEPT, "Accept-Encoding": "identity"},
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_seconds),
         auto_decompress=False,
+        trace_configs=[sent],
         trust_env=False,
         read_bufsize=_READ_BYTES,
         max_line_size=settings.max_header_bytes,
         max_field_size=settings.max_header_bytes,
     )
     session._retry_connection = False  # attempts are counted and spaced here, not repeated below
-    async with session:
-        yield Client(session, settings, politeness, budget)
+    try:
+        async with session:
+            yield Client(session, settings, politeness, budget, run)
+    finally:
+        await link.close()

@@ -38,9 +38,17 @@ class Rule:
 
 
 def find_opt_out(
-    robots_tags: Sequence[str], reservations: Sequence[str], directives: Iterable[str], robots: Iterable[str], today: datetime.date
+    robots_tags: Sequence[str],
+    reservations: Sequence[str],
+    directives: Iterable[str],
+    robots: Iterable[str],
+    today: datetime.date,
+    reserved: OptOut | None = None,
 ) -> OptOut | None:
-    """First opt-out that addresses one of our names (`robots`, lower case) or everyone, on day `today`; else None."""
+    """First opt-out that addresses one of our names (`robots`) or everyone, on day `today`; else None.
+
+    `reserved` is what the host's own file says; a TDM-Reservation header of the answer counts more (TDMRep).
+    """
     refused, names = {d.lower() for d in directives}, {r.lower() for r in robots}
     for line in robots_tags:
         if any((rule.robot is None or rule.robot in names) and _refuses(rule, refused, today) for rule in parse(line)):
@@ -48,7 +56,7 @@ def find_opt_out(
     for line in reservations:
         if line.strip() == "1":
             return OptOut("TDM-Reservation", line[:MAX_VALUE_CHARACTERS])
-    return None
+    return None if any(line.strip() == "0" for line in reservations) else reserved
 
 
 def _refuses(rule: Rule, refused: set[str], today: datetime.date) -> bool:

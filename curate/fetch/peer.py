@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import importlib.util
+import itertools
 import os
 import socket
 import tempfile
@@ -23,9 +24,12 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from curate.errors import MissingExtra, UsageError
+from curate.fetch.client import RunFacts
 from curate.fetch.peer_reasons import http_status, reason
 from curate.fetch.settings import FetchSettings
 from curate.fetch.stage import FetchStage
+from curate.fetch.wish import Wish, wishes_of
+from curate.media.blur import BadBoxes, Box, parse_boxes
 from curate.media.header import ALLOWED, sniff
 from curate.stage import Compute, Resources, identity_of
 
@@ -37,19 +41,26 @@ _PACKAGE = "img2dataset"
 _Columns = dict[str, object]
 
 
-def require() -> None:
-    """Raises MissingExtra when img2dataset is not installed, UsageError on a Python that it cannot be imported on."""
+def require(settings: FetchSettings) -> None:
+    """Raises MissingExtra when img2dataset is not installed, UsageError where it cannot run or not do what is asked for."""
     if importlib.util.find_spec(_PACKAGE) is None:
         raise MissingExtra(_PACKAGE, _PACKAGE)
     if importlib.util.find_spec("imghdr") is None:  # gone from the standard library since 3.13
         raise UsageError("img2dataset cannot be imported on Python 3.13 and later: use 3.11 or 3.12, or leave fetch.backend at curate")
+    if any(settings.blocklists.files):
+        raise UsageError("fetch.backend=img2dataset checks no block lists: take fetch.blocklists away, or leave fetch.backend at curate")
 
 
 @dataclass(frozen=True)
 class Img2datasetStage:
-    """Needs and adds what `FetchStage` does; takes all batches of a part before it gives the first one back."""
+    """Needs and adds what `FetchStage` does; takes all batches of a part before it gives the first one back.
+
+    Of what a list says of a file, boxes are blurred by img2dataset's own blurrer, and a sha256 is compared afterwards; it
+    cannot tell what merely looks alike, so a file of another sha256 is kept only with `verify_hash=off`.
+    """
 
     settings: FetchSettings = field(default_factory=FetchSettings)
+    run: RunFacts = field(default_factory=RunFacts)
     version: int = 1
 
     @property
@@ -59,7 +70,7 @@ class Img2datasetStage:
 
     @property
     def needs(self) -> pa.Schema:
-        """`url` and `skip`, both string."""
+        """As `FetchStage`."""
         return FetchStage(self.settings).needs
 
     @property
@@ -78,7 +89,7 @@ class Img2datasetStage:
     @contextmanager
     def open(self) -> Iterator[Compute]:
         """Imports the package, which takes seconds. Raises MissingExtra or UsageError."""
-        require()
+        require(self.settings)
         make = _downloader_class()
         yield lambda batches: _compute(make, list(batches), self.settings, self.adds)
 
@@ -92,22 +103,41 @@ def _downloader_class() -> Any:
 
 def _compute(make: Any, batches: list[pa.RecordBatch], settings: FetchSettings, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Outcomes of all batches of one part, batch by batch; images wait on disk meanwhile."""
-    urls = [url for batch in batches for url in batch.column("url").to_pylist()]
-    skips = [skip for batch in batches for skip in batch.column("skip").to_pylist()]
-    asked = [index for index, skip in enumerate(skips) if skip is None]
+    rows = [row for batch in batches for row in _requests(batch)]
+    asked = [row for row in rows if row.skip is None]
     with tempfile.TemporaryDirectory(prefix="curate-img2dataset-") as folder, _Spool(Path(folder)) as spool:
         if asked:
-            _download(make, [urls[index] for index in asked], settings, Path(folder), spool)
-        places = {index: place for place, index in enumerate(asked)}
-        start = 0
+            _download(make, asked, settings, Path(folder), spool)
+        places = iter(range(len(asked)))
+        left = iter(rows)
         for batch in batches:
-            rows = range(start, start + batch.num_rows)
-            start += batch.num_rows
-            yield _as_batch([_row(spool, places.get(row), skips[row], settings) for row in rows], schema)
+            some = itertools.islice(left, batch.num_rows)
+            yield _as_batch([_row(spool, places, row, settings) for row in some], schema)
 
 
-def _row(spool: _Spool, place: int | None, skip: str | None, settings: FetchSettings) -> tuple[_Columns, bytes | None]:
-    return ({"reason": skip}, None) if place is None else described(*spool.read(place), settings)
+@dataclass(frozen=True)
+class _Request:
+    """A row; `skip` is the reason for which it is not asked for."""
+
+    url: str
+    skip: str | None
+    wish: Wish
+    boxes: tuple[Box, ...] | None
+
+
+def _requests(batch: pa.RecordBatch) -> Iterator[_Request]:
+    for url, skip, wish in zip(batch.column("url").to_pylist(), batch.column("skip").to_pylist(), wishes_of(batch), strict=True):
+        try:
+            yield _Request(url, skip, wish, None if wish.boxes is None else parse_boxes(wish.boxes))
+        except BadBoxes:
+            yield _Request(url, skip or "boxes_unreadable", wish, None)
+
+
+def _row(spool: _Spool, places: Iterator[int], row: _Request, settings: FetchSettings) -> tuple[_Columns, bytes | None]:
+    if row.skip is not None:
+        return {"reason": row.skip}, None
+    columns, image = described(*spool.read(next(places)), settings)
+    return (columns, image) if image is None else _judged(columns, image, row, settings)
 
 
 def _as_batch(rows: list[tuple[_Columns, bytes | None]], schema: pa.Schema) -> pa.RecordBatch:
@@ -118,22 +148,25 @@ def _as_batch(rows: list[tuple[_Columns, bytes | None]], schema: pa.Schema) -> p
 # -- the package at work
 
 
-def _download(make: Any, urls: list[str], settings: FetchSettings, folder: Path, spool: _Spool) -> None:
-    """Runs the Downloader on one shard of `urls`, whose outcomes it writes into `spool`."""
+def _download(make: Any, rows: list[_Request], settings: FetchSettings, folder: Path, spool: _Spool) -> None:
+    """Runs the Downloader on one shard of rows, whose outcomes it writes into `spool`."""
     shard = folder / "shard.feather"
-    table = pa.table({"url": pa.array(urls, pa.string())})
+    blurs = any(row.boxes for row in rows)
+    table = pa.table({"url": pa.array([row.url for row in rows], pa.string())})
+    if blurs:
+        table = table.append_column("boxes", pa.array([list(map(list, row.boxes or ())) for row in rows], pa.list_(pa.list_(pa.float64()))))
     with pa.OSFile(str(shard), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     downloader = make(
         sample_writer_class=lambda *_: spool,
-        resizer=_resizer(settings),
+        resizer=_resizer(settings, blurs),
         thread_count=settings.in_flight,
         save_caption=False,
         extract_exif=True,
         output_folder=str(folder),
-        column_list=["url"],
+        column_list=table.column_names,
         timeout=settings.total_seconds,
-        number_sample_per_shard=max(2, len(urls)),
+        number_sample_per_shard=max(2, len(rows)),
         oom_shard_count=1,
         compute_hash="sha256",
         verify_hash_type=None,
@@ -141,16 +174,20 @@ def _download(make: Any, urls: list[str], settings: FetchSettings, folder: Path,
         retries=settings.attempts - 1,
         user_agent_token=settings.robot_names[0] if settings.robot_names else None,
         disallowed_header_directives=list(settings.opt_out_directives) if settings.opt_out else None,
+        blurring_bbox_col="boxes" if blurs else None,
     )
     downloader.download_shard((0, str(shard)))  # calling it would swallow what goes wrong
     if spool.fault is not None:
         raise spool.fault
 
 
-def _resizer(settings: FetchSettings) -> Any:
+def _resizer(settings: FetchSettings, blurs: bool) -> Any:
+    from img2dataset.blurrer import BoundingBoxBlurrer
     from img2dataset.resizer import Resizer
 
     image = settings.image
+    if blurs and image.reencode == "never":
+        raise UsageError("img2dataset blurs nothing with fetch.image.reencode=never: choose when_needed, or fetch.blur_column=null")
     return Resizer(
         image_size=image.size,
         resize_mode=image.resize_mode,
@@ -159,7 +196,10 @@ def _resizer(settings: FetchSettings) -> Any:
         encode_format=image.format,
         skip_reencode=image.reencode == "when_needed",
         disable_all_reencoding=image.reencode == "never",
-        max_image_area=image.max_pixels,
+        min_image_size=image.min_side or 0,
+        max_image_area=min(image.max_pixels, image.max_area or image.max_pixels),
+        max_aspect_ratio=image.max_aspect or float("inf"),
+        blurrer=BoundingBoxBlurrer() if blurs else None,
     )
 
 
@@ -204,6 +244,8 @@ def described(meta: dict[str, Any], image: bytes, settings: FetchSettings) -> tu
     """Columns and image of one row, from what img2dataset says of it."""
     message = meta.get("error_message")
     why = reason(meta.get("status"), message)
+    if why == "too_many_pixels" and settings.image.max_area:
+        why = "image_large"  # it has one limit for both
     columns: _Columns = {"finished_at": meta.get("finished_at"), "worker": f"{socket.gethostname()}:{os.getpid()}"}
     extension = _extension(image, settings)
     if why is None and extension is None:
@@ -215,6 +257,23 @@ def described(meta: dict[str, Any], image: bytes, settings: FetchSettings) -> tu
     columns |= {name: meta[name] for name in names}
     columns |= {"exif": _exif(meta.get("exif"), settings), "format": extension}
     return columns | {"image_bytes": len(image), "image_sha256": hashlib.sha256(image).hexdigest()}, image
+
+
+def _judged(columns: _Columns, image: bytes, row: _Request, settings: FetchSettings) -> tuple[_Columns, bytes | None]:
+    """The row after what its list promised of the file."""
+    promised = row.wish.promised_sha256
+    if promised is not None:
+        columns["hash_drift"] = columns["sha256"] != promised
+    if settings.verify_hash != "off" and columns.get("hash_drift"):
+        return _refused(columns, "hash_mismatch"), None
+    if settings.verify_hash == "strict" and promised is None:
+        return _refused(columns, "hash_missing"), None
+    return columns | {"blurred": None if row.boxes is None else len(row.boxes)}, image
+
+
+def _refused(columns: _Columns, why: str) -> _Columns:
+    stored = ("exif", "width", "height", "format", "image_bytes", "image_sha256")
+    return {name: value for name, value in columns.items() if name not in stored} | {"reason": why}
 
 
 def _extension(image: bytes, settings: FetchSettings) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import datetime
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +16,12 @@ import pyarrow.parquet as pq
 
 from curate import schema as schemas
 from curate.errors import REASONS, LocalFault
+from curate.fetch.client import RunFacts
+from curate.fetch.notes import Notes, recall_notes, write_notes
 from curate.fetch.peer import Img2datasetStage
 from curate.fetch.settings import FetchSettings
 from curate.fetch.stage import RESULT_COLUMNS, TELEMETRY_COLUMNS, FetchStage
+from curate.fetch.wish import WISH, read_wishes, wish_columns
 from curate.media.tar import TarWriter
 from curate.media.text import remove_controls
 from curate.stage import Compute, PartReport, PartTask, Resources, attach, check
@@ -28,7 +31,7 @@ Record = Mapping[str, object]
 _TAR_COLUMNS = ("tar_file", "tar_offset", "tar_size")
 _ROW_COLUMNS = ["row", "sample_id", "url_id", "url", "caption", "reason"]
 
-_REQUESTS = pa.schema([("url", pa.string()), ("skip", pa.string())])
+_REQUESTS = pa.schema([("url", pa.string()), ("skip", pa.string()), ("wish", WISH)])
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,11 @@ class FetchPhase:
     Rows that plan or prefilter refused keep that reason and are never requested. With `task.previous`, rows that are
     done there (fetched, or failed for good) are taken over unchanged, and only the difference is requested; its bytes
     go to a second tar. The caller passes `previous` only when this phase's identity is the same as then.
+    `opt_out_date` is the pool's day for opt-outs with a date.
     """
 
     settings: FetchSettings = field(default_factory=FetchSettings)
-    workers: int | None = None
+    opt_out_date: datetime.date | None = None
     name: str = "fetch"
     table: str = "fetched"
     inputs: tuple[str, ...] = ("rows", "decisions_prefilter")
@@ -49,9 +53,8 @@ class FetchPhase:
     @property
     def stage(self) -> FetchStage | Img2datasetStage:
         """The stage that does the requests of one worker."""
-        if self.settings.backend == "img2dataset":
-            return Img2datasetStage(self.settings)
-        return FetchStage(self.settings, self.workers or os.cpu_count() or 1)
+        run = RunFacts(self.opt_out_date)
+        return Img2datasetStage(self.settings, run) if self.settings.backend == "img2dataset" else FetchStage(self.settings, run)
 
     @property
     def schema(self) -> pa.Schema:
@@ -72,8 +75,16 @@ class FetchPhase:
         """Opens the client once; yields the function that fetches one part."""
         stage = self.stage
         check([stage], _REQUESTS)
+        recalled: set[str] = set()
         with stage.open() as compute:
-            yield lambda task: _fetch_part(task, partial(attach, stage, compute), self.settings.batch_rows)
+
+            def fetch_part(task: PartTask) -> PartReport:
+                if task.pool not in recalled:
+                    recalled.add(task.pool)
+                    recall_notes(Pool.open(task.pool))
+                return _fetch_part(task, partial(attach, stage, compute), self.settings, stage.run.notes)
+
+            yield fetch_part
 
 
 @dataclass
@@ -83,7 +94,7 @@ class _Part:
     rows: list[Record]
     skips: list[str | None]
     earlier: dict[int, Record]
-    owners: dict[str, int]  # url_id -> index of the row in whose name it is requested
+    owners: dict[str, int]  # what is asked for -> index of the row in whose name it is requested
     done: dict[int, dict[str, object]] = field(default_factory=dict)  # owner's index -> result and telemetry columns
 
     def record(self, index: int) -> Record:
@@ -92,40 +103,57 @@ class _Part:
             return {"reason": self.skips[index]}
         if index in self.earlier:
             return self.earlier[index]
-        return self.done[self.owners[str(self.rows[index]["url_id"])]]
+        return self.done[self.owners[_asked(self.rows[index])]]
 
 
-def _fetch_part(task: PartTask, compute: Compute, batch_rows: int) -> PartReport:
+def _fetch_part(task: PartTask, compute: Compute, settings: FetchSettings, notes: Notes) -> PartReport:
     pool = Pool.open(task.pool)
     with _local_faults():
-        part = _plan(task)
-        _request(part, pool, task.part, compute, batch_rows)
+        part = _plan(task, settings)
+        _request(part, pool, task.part, compute, settings.batch_rows)
     fetched = [part.record(index) for index in range(len(part.rows))]
-    files = (
+    files = [
         pool.write_part("fetched", task.part, _table(part.rows, fetched, (*RESULT_COLUMNS, *_TAR_COLUMNS)), task.basis),
         pool.write_part("telemetry_fetch", task.part, _telemetry(part), task.basis),
-    )
+    ]
+    said = write_notes(pool, task.part, notes, task.basis)
+    if said is not None:
+        files.append(said)
     reasons = Counter(str(record["reason"] or "ok") for record in fetched)
-    return PartReport(task.part, files, dict(reasons), _counters(part))
+    return PartReport(task.part, tuple(files), dict(reasons), _counters(part))
 
 
 # -- what is to be requested
 
 
-def _plan(task: PartTask) -> _Part:
-    rows = pq.read_table(task.inputs["rows"], columns=_ROW_COLUMNS, partitioning=None).to_pylist()
+def _plan(task: PartTask, settings: FetchSettings) -> _Part:
+    rows = _rows(task.inputs["rows"], settings)
     skips = _skips(rows, task.inputs.get("decisions_prefilter"))
     earlier = _earlier(task, len(rows), skips)
-    known = {str(rows[index]["url_id"]): record for index, record in reversed(earlier.items())}
+    known = {_asked(rows[index]): record for index, record in reversed(earlier.items())}
     owners: dict[str, int] = {}
     for index, row in enumerate(rows):
         if skips[index] is None and index not in earlier:
-            url_id = str(row["url_id"])
-            if url_id in known:
-                earlier[index] = known[url_id]
+            asked = _asked(row)
+            if asked in known:
+                earlier[index] = known[asked]
             else:
-                owners.setdefault(url_id, index)
+                owners.setdefault(asked, index)
     return _Part(rows, skips, earlier, owners)
+
+
+def _rows(path: str, settings: FetchSettings) -> list[Record]:
+    """Lines of the part's rows, each with what the list says about the file: `wish`."""
+    wanted = wish_columns(pq.read_schema(path).names, settings.blur_column, settings.verify_hash)
+    table = pq.read_table(path, columns=[*_ROW_COLUMNS, *wanted.values()], partitioning=None)
+    rows = table.select(_ROW_COLUMNS).to_pylist()
+    return [{**row, "wish": wish} for row, wish in zip(rows, read_wishes(table, wanted), strict=True)] if wanted else rows
+
+
+def _asked(row: Record) -> str:
+    """Rows share one request when they share the URL and the list says the same about what is there."""
+    wish = row.get("wish")
+    return f"{row['url_id']} {wish}" if wish else str(row["url_id"])
 
 
 def _skips(rows: list[Record], prefilter: str | None) -> list[str | None]:
@@ -184,8 +212,9 @@ def _request(part: _Part, pool: Pool, number: int, compute: Compute, batch_rows:
 
 def _batches(rows: list[Record], owners: list[int], batch_rows: int) -> Iterator[pa.RecordBatch]:
     for start in range(0, len(owners), batch_rows):
-        urls = [rows[index]["url"] for index in owners[start : start + batch_rows]]
-        yield pa.record_batch([pa.array(urls, pa.string()), pa.nulls(len(urls), pa.string())], schema=_REQUESTS)
+        asked = [rows[index] for index in owners[start : start + batch_rows]]
+        urls, wishes = pa.array([row["url"] for row in asked], pa.string()), pa.array([row.get("wish") for row in asked], WISH)
+        yield pa.record_batch([urls, pa.nulls(len(asked), pa.string()), wishes], schema=_REQUESTS)
 
 
 def _outcomes(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, object], bytes | None]]:

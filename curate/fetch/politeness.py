@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import ipaddress
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
-_PRUNE_AT = 16_384
+from curate.fetch.link import Link
+
+_ARRIVAL_SECONDS = 0.2  # a request that was sent this long ago is taken to have reached its site
 
 
 @functools.cache
@@ -30,63 +31,87 @@ def site(host: str) -> str:
         return str(ipaddress.ip_address(host.strip("[]")))
     except ValueError:
         found = _suffixes()(host)
-        return f"{found.domain}.{found.suffix}" if found.domain and found.suffix else host
+        if found.domain and found.suffix:
+            return f"{found.domain}.{found.suffix}"
+        return host if found.suffix else ".".join(host.split(".")[-2:])  # the list's rule for endings that it lacks
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one site may be asked: requests open at once, and seconds between two starts."""
+
+    in_flight: int
+    interval_seconds: float
+    fixed: bool = False  # agreed with the site: its Crawl-delay does not lengthen the interval
 
 
 @dataclass
-class _Budget:
-    slots: asyncio.Semaphore
-    users: int = 0
-    next_start: float = 0.0
-
-
 class Politeness:
-    """Limits one worker so that `workers` of them together keep the budget of every site.
+    """The budgets of all sites, kept by the broker for every process of this user on this machine.
 
-    A worker takes a 1/`workers` share: its starts lie `interval_seconds` x `workers` apart, and at most
-    `in_flight` / `workers` (one at least) of its requests are open at a site. `total` caps its requests over all sites;
-    a request that waits for its site does not count against it, so one slow site never holds up the others.
+    `total` caps this worker's own requests over all sites; a request that waits for its site does not count against it,
+    so one slow site never holds up the others. On each of `machines` machines starts lie `machines` times as far apart.
+    A start that is more than `patience_seconds` away raises Deferred instead; negative patience waits for ever.
     """
 
-    def __init__(self, in_flight: int, interval_seconds: float, total: int, workers: int = 1) -> None:
-        self._in_flight = max(1, in_flight // workers)
-        self._interval_seconds = interval_seconds * workers
-        self._total = asyncio.Semaphore(total)
-        self._budgets: dict[str, _Budget] = {}
+    link: Link
+    budget: Budget
+    total: int
+    domains: Mapping[str, Budget] = field(default_factory=dict)
+    machines: int = 1
+    patience_seconds: float = -1.0
 
-    @asynccontextmanager
-    async def slot(self, host: str) -> AsyncIterator[None]:
-        """Waits until a request to `host` may start; inside, it is counted as open."""
-        key = site(host)
-        budget = self._budgets.get(key)
-        if budget is None:
-            budget = self._new_budget(key)
-        budget.users += 1
+    def __post_init__(self) -> None:
+        self.room = asyncio.Semaphore(self.total)
+
+    def slot(self, host: str, crawl_delay_seconds: float = 0.0) -> Slot:
+        """A context in which one request to `host` may be open; entering it waits for the site's budget."""
+        key = site(host) or "-"
+        budget = self.domains.get(key, self.budget)
+        interval_seconds = budget.interval_seconds if budget.fixed else max(budget.interval_seconds, crawl_delay_seconds)
+        return Slot(self, key, budget.in_flight, interval_seconds * self.machines)
+
+
+class Slot:
+    """One request's place at its site. Raises Deferred when entered, where the site is over budget.
+
+    The gap to the next start counts from `began`, else from a moment after `sent`, else from the end of the request:
+    what was granted at a distance must not come closer on the way.
+    """
+
+    __slots__ = ("_gap_seconds", "_in_flight", "_link", "_number", "_politeness", "_site", "_told")
+
+    def __init__(self, politeness: Politeness, site: str, in_flight: int, gap_seconds: float) -> None:
+        self._politeness, self._link = politeness, politeness.link
+        self._site, self._in_flight, self._gap_seconds = site, in_flight, gap_seconds
+        self._told: asyncio.TimerHandle | bool = not gap_seconds  # without a gap the broker need not know
+
+    async def __aenter__(self) -> Slot:
+        self._number = await self._link.start(self._site, self._in_flight, self._gap_seconds, self._politeness.patience_seconds)
         try:
-            async with budget.slots:
-                await self._start(budget)
-                try:
-                    yield
-                finally:
-                    self._total.release()
-        finally:
-            budget.users -= 1
+            await self._politeness.room.acquire()
+        except BaseException:
+            self._link.over(self._number)
+            raise
+        return self
 
-    async def _start(self, budget: _Budget) -> None:
-        while True:
-            wait_seconds = budget.next_start - time.monotonic()
-            if wait_seconds > 0:
-                await asyncio.sleep(wait_seconds)
-                continue
-            await self._total.acquire()
-            now = time.monotonic()
-            if budget.next_start <= now:  # else another request started while this one waited for the worker
-                budget.next_start = now + self._interval_seconds
-                return
-            self._total.release()
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(self._told, asyncio.TimerHandle):
+            self._told.cancel()
+        self._told = True
+        self._politeness.room.release()
+        self._link.over(self._number)
 
-    def _new_budget(self, key: str) -> _Budget:
-        if len(self._budgets) >= _PRUNE_AT:
-            now = time.monotonic()
-            self._budgets = {k: b for k, b in self._budgets.items() if b.users or b.next_start > now}
-        return self._budgets.setdefault(key, _Budget(asyncio.Semaphore(self._in_flight)))
+    def sent(self) -> None:
+        """The request is on its way."""
+        if self._told is False:
+            self._told = asyncio.get_running_loop().call_later(_ARRIVAL_SECONDS, self.began)
+
+    def began(self) -> None:
+        """The answer has begun: the site has the request."""
+        if self._told is True:
+            return
+        if self._told:
+            self._told.cancel()
+        self._told = True
+        self._link.began(self._number)

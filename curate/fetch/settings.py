@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator
 
+from curate.fetch.blocklist import BlockListSettings
+from curate.fetch.politeness import Budget, site
 from curate.media.image import ImageSettings
 from curate.settings import Settings
 
 
+class DomainSettings(Settings):
+    """What was agreed with one domain; what is not said here is as for every domain."""
+
+    in_flight: int | None = Field(default=None, ge=1)
+    interval_seconds: float | None = Field(default=None, ge=0, description="holds also where robots.txt has a longer Crawl-delay")
+
+
 class FetchSettings(Settings):
-    """Settings of the fetch phase: caps and manners of the requests, and the stored image (`image`)."""
+    """Settings of the fetch phase: caps and manners of the requests, and the stored image (`image`).
+
+    `verify_hash` says what becomes of a body that has not the sha256 or md5 that the list promised (list columns of
+    these names). off: kept, with `hash_drift` true · drift: kept so only when it looks like what the list describes by
+    `pdq` (PDQ) or `phash` (as in scores), else `hash_mismatch` · strict: `hash_mismatch`, and `hash_missing` where
+    nothing is promised.
+    """
 
     backend: Literal["curate", "img2dataset"] = Field(default="curate", description="who makes the requests; img2dataset only to compare")
 
@@ -25,28 +41,61 @@ class FetchSettings(Settings):
     allow_addresses: tuple[str, ...] = Field(default=(), description="CIDRs the guard lets through although they are not public")
     opt_out: bool = Field(default=True, description="honour X-Robots-Tag and TDM-Reservation")
     opt_out_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex", "none")
-    opt_out_date: datetime.date | None = Field(default=None, description="day on which unavailable_after is judged; default today (UTC)")
+    opt_out_date: datetime.date | None = Field(
+        default=None, description="day on which unavailable_after is judged; default the day of the pool's first fetch (UTC)"
+    )
+    robots: bool = Field(default=True, description="honour robots.txt (RFC 9309), and its Crawl-delay up to 30 s")
+    robots_again_seconds: float = Field(
+        default=86_400.0,
+        gt=0,
+        le=86_400,
+        description="how long a robots.txt that could not be had forbids its host, before it is asked again",
+    )
+    tdm_file: bool = Field(default=True, description="honour /.well-known/tdmrep.json; with opt_out")
+    verify_hash: Literal["off", "drift", "strict"] = Field(default="drift", description="what becomes of a body with another hash")
+    blur_column: str | None = Field(default="auto", description="list column of boxes to blur; auto: boxes or face_bboxes; null: none")
+    blocklists: BlockListSettings = BlockListSettings()
     image: ImageSettings = ImageSettings()
 
     # how to ask
     contact: str | None = Field(default=None, description="mail address or page of whoever runs this, for the user agent")
-    robot_names: tuple[str, ...] = Field(default=("curate",), description="names under which header rules may address us")
+    robot_names: tuple[str, ...] = Field(default=("curate",), description="names under which robots.txt and headers may address us")
     attempts: int = Field(default=3, ge=1, le=10)
     connect_seconds: float = Field(default=5.0, gt=0)
     resolve_seconds: float = Field(default=5.0, gt=0)
     total_seconds: float = Field(default=30.0, gt=0, description="for one URL, with its redirects, retries and waits between them")
     backoff_seconds: float = Field(default=0.5, ge=0, description="mean-doubling base of the full-jitter backoff")
     backoff_cap_seconds: float = Field(default=8.0, ge=0)
-    host_in_flight: int = Field(default=2, ge=1, description="requests at once per registrable domain or address, all workers together")
-    host_interval_seconds: float = Field(default=0.5, ge=0, description="between two starts at one domain, all workers together")
+    host_in_flight: int = Field(default=2, ge=1, description="requests at once per registrable domain or address, on this machine")
+    host_interval_seconds: float = Field(default=0.5, ge=0, description="between two starts at one domain, on this machine")
+    domains: dict[str, DomainSettings] = Field(default={}, description="other budgets, by registrable domain or address")
+    machines: int = Field(default=1, ge=1, description="on N machines each starts requests at 1/N of the rate")
+    patience_seconds: float = Field(
+        default=20.0, description="a row whose turn at its domain is further away ends as deferred_politeness; negative: rows wait"
+    )
 
     # how the work is spread; equal results whatever stands here
-    in_flight: int = Field(default=256, ge=1, description="requests at once per worker")
+    in_flight: int = Field(default=512, ge=1, description="requests at once per worker")
+    parts_at_once: int = Field(
+        default=4, ge=1, description="parts of one worker side by side, so that the slow end of one holds up no other"
+    )
     resolver_threads: int = Field(default=32, ge=1)
-    codec_threads: int = Field(default=1, ge=1, description="threads per worker that decode and encode")
+    decode_seconds: float = Field(default=10.0, gt=0, description="CPU time that one image may take")
+    decode_memory_bytes: int = Field(default=1 << 30, ge=64 << 20, description="memory that one image may take")
     batch_rows: int = Field(default=64, ge=1)
-    lookahead_rows: int = Field(default=4096, ge=1, description="rows under way in one worker")
-    buffer_bytes: int = Field(default=64 << 20, ge=1 << 20, description="bodies and images held by one worker")
+    rows_under_way: int = Field(default=4096, ge=1, description="rows of one worker that are being fetched or wait for their site")
+    buffer_bytes: int = Field(default=64 << 20, ge=1 << 20, description="bodies held by one worker, and as much again of finished images")
+
+    def budgets(self) -> dict[str, Budget]:
+        """The budgets of `domains`, whole."""
+        return {
+            name: Budget(
+                self.host_in_flight if said.in_flight is None else said.in_flight,
+                self.host_interval_seconds if said.interval_seconds is None else said.interval_seconds,
+                fixed=said.interval_seconds is not None,
+            )
+            for name, said in self.domains.items()
+        }
 
     @property
     def user_agent(self) -> str:
@@ -67,10 +116,31 @@ class FetchSettings(Settings):
             ipaddress.ip_network(text)
         return value
 
+    @field_validator("domains")
+    @classmethod
+    def _are_sites(cls, value: dict[str, DomainSettings]) -> dict[str, DomainSettings]:
+        for name in value:
+            if site(name) != name:
+                raise ValueError(f"budgets are kept per registrable domain: write {site(name)!r}, not {name!r}")
+        return value
+
+    @field_validator("robot_names")
+    @classmethod
+    def _are_tokens(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z_-]+", name):
+                raise ValueError(f"{name!r} is no product token: RFC 9309 allows letters, _ and -")
+        return value
+
     def identity(self) -> dict[str, object]:
         """The settings on which the outcome of a request depends, JSON-able; speed and manners left out.
 
-        A pool fetched with another deadline or user agent is not stale; one with another size or cap is.
+        A pool fetched with another deadline or user agent is not stale; one with another size or cap is. Rules that are
+        off are left out, so that a pool from before there were any can go on without them.
         """
-        names = ("max_bytes", "max_redirects", "opt_out", "opt_out_directives", "opt_out_date", "robot_names", "image")
-        return self.model_dump(mode="json", include=set(names))
+        names = (
+            "max_bytes", "max_redirects", "opt_out", "opt_out_directives", "opt_out_date", "robot_names",
+            "verify_hash", "blur_column", "image",
+        )  # fmt: skip
+        rules = {name: True for name in ("robots", "tdm_file") if getattr(self, name)}
+        return {**self.model_dump(mode="json", include=set(names)), **rules, "blocklists": self.blocklists.identity()}

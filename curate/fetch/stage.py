@@ -1,8 +1,9 @@
 """The fetch stage: URLs in, image bytes and their description out, with network and codec running side by side.
 
-One event loop in a thread keeps many requests under way across batches; codec threads decode and encode meanwhile;
-batches leave in the order in which they came. What waits is bounded: bodies by a byte budget, finished images by
-`buffer_bytes`, rows under way by `lookahead_rows`.
+One event loop in a thread keeps many requests under way, for all parts that the worker has in hand; a child process
+decodes and encodes meanwhile. Rows are done in any order, so that a slow host holds up nobody; batches leave in the order in
+which they came. What waits is bounded: bodies by a byte budget, rows under way by `rows_under_way`, finished images by
+`buffer_bytes`, beyond which they wait on disk.
 """
 
 from __future__ import annotations
@@ -11,60 +12,63 @@ import asyncio
 import concurrent.futures
 import datetime
 import os
+import resource
 import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import uvloop
 
-from curate.fetch.buffer import ByteBudget
-from curate.fetch.client import Answer, Client, connect
-from curate.fetch.codec import outcome, prepare_process
+from curate.fetch.buffer import ByteBudget, Spill
+from curate.fetch.client import Answer, Client, RunFacts, connect
+from curate.fetch.decoder import Decoder
 from curate.fetch.settings import FetchSettings
+from curate.fetch.wish import WISH, Wish, wishes_of
 from curate.media.url import redacted
 from curate.schema import table
 from curate.stage import Compute, Resources, identity_of
 
 RESULT_COLUMNS = (
     "reason", "http_status", "final_url", "content_type", "signal", "signal_value", "original_bytes", "original_width",
-    "original_height", "original_format", "sha256", "exif", "width", "height", "format", "image_bytes", "image_sha256",
+    "original_height", "original_format", "sha256", "md5", "hash_drift", "blurred", "exif", "width", "height", "format",
+    "image_bytes", "image_sha256",
 )  # fmt: skip
 TELEMETRY_COLUMNS = ("finished_at", "attempts", "latency_seconds", "bytes_read", "worker")
 
 
 @dataclass
 class Result:
-    """One row's outcome: columns by name (absent ones are null), and the bytes to store."""
+    """One row's outcome: columns by name (absent ones are null), and the image to store, or where it waits in a Spill."""
 
     columns: dict[str, object] = field(default_factory=dict)
-    image: bytes | None = None
+    image: bytes | int | None = None
 
 
 @dataclass(frozen=True)
 class FetchStage:
-    """Needs `url` and `skip` (the reason for which a row is not to be requested, else null).
+    """Needs `url`, `skip` (the reason for which a row is not to be requested, else null) and `wish` (see `Wish`).
 
     Adds the columns of `fetched` that describe the image, telemetry, and `image`, the bytes to store (null with a
-    reason). `workers` is how many of these stages run at once, for the budgets of sites.
+    reason). `run` is told by the phase; no outcome depends on it but on which day an opt-out with a date is judged.
     """
 
     settings: FetchSettings = field(default_factory=FetchSettings)
-    workers: int = 1
-    version: int = 1
+    run: RunFacts = field(default_factory=RunFacts)
+    version: int = 2
 
     @property
     def resources(self) -> Resources:
-        """One core, and memory for bodies, images and look-ahead."""
-        return Resources(cpus=1, memory_bytes=512 << 20)
+        """One core, memory for bodies, images and look-ahead, and several parts at once."""
+        return Resources(cpus=1, memory_bytes=512 << 20, parts_at_once=self.settings.parts_at_once)
 
     @property
     def needs(self) -> pa.Schema:
-        """`url` and `skip`, both string."""
-        return pa.schema([("url", pa.string()), ("skip", pa.string())])
+        """`url` and `skip`, both string, and `wish`."""
+        return pa.schema([("url", pa.string()), ("skip", pa.string()), ("wish", WISH)])
 
     @property
     def adds(self) -> pa.Schema:
@@ -80,31 +84,30 @@ class FetchStage:
 
     @contextmanager
     def open(self) -> Iterator[Compute]:
-        """Starts the event loop and the codec threads; stops both at the end, whatever is under way."""
-        engine = _Engine(self.settings, self.workers)
+        """Starts the event loop and the decoder; stops both at the end, whatever is under way. Any thread may compute."""
+        _raise_descriptor_limit()
+        with closing(_Engine(self.settings, self.run)) as engine:
+            yield lambda batches: _in_order(engine, batches, self.adds)
+
+
+def _raise_descriptor_limit() -> None:
+    """Many requests need many descriptors; the usual soft limit of 1,024 is far below what the machine allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _in_order(engine: _Engine, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Submits all batches and yields their results in order."""
+    waiting: deque[concurrent.futures.Future[list[Result]]] = deque()
+    with closing(Spill()) as spill:
         try:
-            yield lambda batches: _in_order(engine, batches, self.settings, self.adds)
+            waiting.extend(engine.submit(batch, spill) for batch in batches)
+            while waiting:
+                yield _as_batch(engine.collect(waiting.popleft(), spill), schema)
         finally:
-            engine.close()
-
-
-def _in_order(engine: _Engine, batches: Iterator[pa.RecordBatch], settings: FetchSettings, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Submits batches ahead and yields their results in order."""
-    waiting: deque[_Ticket] = deque()
-    rows = 0
-    try:
-        for batch in batches:
-            waiting.append(engine.submit(batch))
-            rows += batch.num_rows
-            while rows >= settings.lookahead_rows or (waiting and waiting[0].future.done()):
-                ticket = waiting.popleft()
-                rows -= ticket.rows
-                yield _as_batch(engine.collect(ticket), schema)
-        while waiting:
-            yield _as_batch(engine.collect(waiting.popleft()), schema)
-    finally:
-        for ticket in waiting:
-            ticket.future.cancel()
+            for future in waiting:
+                future.cancel()
 
 
 def _as_batch(results: list[Result], schema: pa.Schema) -> pa.RecordBatch:
@@ -112,54 +115,49 @@ def _as_batch(results: list[Result], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([*arrays, pa.array([result.image for result in results], pa.binary())], schema=schema)
 
 
-@dataclass
-class _Ticket:
-    number: int
-    rows: int
-    future: concurrent.futures.Future[list[Result]]
-
-
 class _Engine:
-    """An event loop in a thread, with its client and codec threads."""
+    """An event loop in a thread, with its client and decoder."""
 
-    def __init__(self, settings: FetchSettings, workers: int) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._codec = ThreadPoolExecutor(settings.codec_threads, "codec", initializer=prepare_process)
+    def __init__(self, settings: FetchSettings, run: RunFacts) -> None:
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fetch", daemon=True)
         self._settings = settings
-        self._submitted = 0
         self._thread.start()
-        self._closing = asyncio.run_coroutine_threadsafe(self._start(workers), self._loop).result()
+        self._closing = asyncio.run_coroutine_threadsafe(self._start(run), self._loop).result()
 
-    async def _start(self, workers: int) -> asyncio.Event:
+    async def _start(self, run: RunFacts) -> asyncio.Event:
         """Opens the client in a task of its own, so that the task that opened it also closes it."""
         ready, closing = asyncio.Event(), asyncio.Event()
-        self._session = asyncio.ensure_future(self._serve(workers, ready, closing))
+        self._session = asyncio.ensure_future(self._serve(run, ready, closing))
         starting = asyncio.ensure_future(ready.wait())
         await asyncio.wait({self._session, starting}, return_when=asyncio.FIRST_COMPLETED)
         if self._session.done():
             self._session.result()
         return closing
 
-    async def _serve(self, workers: int, ready: asyncio.Event, closing: asyncio.Event) -> None:
+    async def _serve(self, run: RunFacts, ready: asyncio.Event, closing: asyncio.Event) -> None:
         budget = ByteBudget(self._settings.buffer_bytes, self._settings.max_bytes)
-        async with connect(self._settings, budget, workers) as client:
-            self._fetcher = _Fetcher(client, self._codec, self._settings)
-            ready.set()
-            await closing.wait()
+        decoder = Decoder(self._settings)
+        try:
+            async with connect(self._settings, budget, run) as client:
+                self._fetcher = _Fetcher(client, decoder, self._settings)
+                ready.set()
+                await closing.wait()
+        finally:
+            await decoder.close()
 
-    def submit(self, batch: pa.RecordBatch) -> _Ticket:
-        """Starts a batch."""
+    def submit(self, batch: pa.RecordBatch, spill: Spill) -> concurrent.futures.Future[list[Result]]:
+        """Starts a batch; images for which memory has no room go to `spill`."""
         urls, skips = batch.column("url").to_pylist(), batch.column("skip").to_pylist()
-        number, self._submitted = self._submitted, self._submitted + 1
-        future = asyncio.run_coroutine_threadsafe(self._fetcher.batch(number, urls, skips), self._loop)
-        return _Ticket(number, batch.num_rows, future)
+        return asyncio.run_coroutine_threadsafe(self._fetcher.batch(urls, skips, wishes_of(batch), spill), self._loop)
 
-    def collect(self, ticket: _Ticket) -> list[Result]:
-        """Waits for the oldest batch; it goes first until it is done. Raises what went wrong in it."""
-        self._loop.call_soon_threadsafe(self._fetcher.favour, ticket.number)
-        results = ticket.future.result()
-        self._loop.call_soon_threadsafe(self._fetcher.collected, sum(len(r.image) for r in results if r.image))
+    def collect(self, future: concurrent.futures.Future[list[Result]], spill: Spill) -> list[Result]:
+        """Waits for a batch. Raises what went wrong in it."""
+        results = future.result()
+        self._loop.call_soon_threadsafe(self._fetcher.collected, sum(len(r.image) for r in results if isinstance(r.image, bytes)))
+        for result in results:
+            if isinstance(result.image, int):
+                result.image = spill.get(result.image)
         return results
 
     def close(self) -> None:
@@ -169,7 +167,6 @@ class _Engine:
         self._thread.join()
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
-        self._codec.shutdown(wait=True, cancel_futures=True)
 
     async def _stop(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task(), self._session}
@@ -181,59 +178,54 @@ class _Engine:
 
 
 class _Fetcher:
-    """Rows on the event loop: request, then codec."""
+    """Rows on the event loop: request, then decoder."""
 
-    def __init__(self, client: Client, codec: ThreadPoolExecutor, settings: FetchSettings) -> None:
+    def __init__(self, client: Client, decoder: Decoder, settings: FetchSettings) -> None:
         self._client = client
-        self._codec = codec
+        self._decoder = decoder
         self._settings = settings
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
-        self._favoured = 0
         self._held_bytes = 0
-        self._room = asyncio.Condition()
+        self._places = asyncio.Semaphore(settings.rows_under_way)
 
-    async def batch(self, number: int, urls: list[str], skips: list[str | None]) -> list[Result]:
+    async def batch(self, urls: list[str], skips: list[str | None], wishes: list[Wish], spill: Spill) -> list[Result]:
         """Outcomes of one batch, in order; raises the first exception."""
-        return await asyncio.gather(*(self._row(number, url, skip) for url, skip in zip(urls, skips, strict=True)))
+        rows: list[asyncio.Future[Result]] = []
+        for url, skip, wish in zip(urls, skips, wishes, strict=True):
+            await self._places.acquire()
+            row = asyncio.ensure_future(self._row(url, skip, wish, spill))
+            row.add_done_callback(self._leave)
+            rows.append(row)
+        return await asyncio.gather(*rows)
 
-    def favour(self, number: int) -> None:
-        """Lets batches up to `number` start whatever is held: somebody waits for them."""
-        self._favoured = max(self._favoured, number)
-        self._wake()
+    def _leave(self, row: asyncio.Future[Result]) -> None:
+        self._places.release()
 
     def collected(self, size: int) -> None:
-        """Bytes of finished images that left."""
+        """Bytes of finished images that left memory."""
         self._held_bytes -= size
-        self._wake()
 
-    def _wake(self) -> None:
-        self._wakers = asyncio.ensure_future(self._notify())
-
-    async def _notify(self) -> None:
-        async with self._room:
-            self._room.notify_all()
-
-    def _may_start(self, number: int) -> bool:
-        return number <= self._favoured or self._held_bytes < self._settings.buffer_bytes
-
-    async def _row(self, number: int, url: str, skip: str | None) -> Result:
+    async def _row(self, url: str, skip: str | None, wish: Wish, spill: Spill) -> Result:
         if skip is not None:
             return Result({"reason": skip})
-        if not self._may_start(number):
-            async with self._room:
-                await self._room.wait_for(lambda: self._may_start(number))
         answer = await self._client.get(url)
         result = self._described(answer)
-        if answer.body is not None:
-            try:
-                work = asyncio.get_running_loop().run_in_executor(self._codec, outcome, answer.body, self._settings.image)
-                columns, result.image = await work
-                result.columns.update(columns)
-            finally:
-                if answer.lease:
-                    answer.lease.close()
-            self._held_bytes += len(result.image or b"")
+        if answer.body is None:
+            return result
+        try:
+            columns, image = await self._decoder.outcome(answer.body, wish)
+        finally:
+            if answer.lease:
+                answer.lease.close()
+        result.columns.update(columns)
+        result.image = image if image is None else self._held(image, spill)
         return result
+
+    def _held(self, image: bytes, spill: Spill) -> bytes | int:
+        if self._held_bytes >= self._settings.buffer_bytes:
+            return spill.put(image)
+        self._held_bytes += len(image)
+        return image
 
     def _described(self, answer: Answer) -> Result:
         columns: dict[str, object] = {

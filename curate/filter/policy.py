@@ -29,8 +29,8 @@ DENOMINATORS = {"rows with an image": "TRUE", "rows scored": "{column} IS NOT NU
 """What a fraction may be a fraction of, as SQL over the rows that have an image and no reason of their own yet."""
 
 POLICY_REASONS = (
-    "caption_short", "caption_long", "caption_repeated", "caption_language", "image_small", "image_aspect", "clip_score_low",
-    "clip_score_missing", "nsfw", "watermark", "sampled_out",
+    "caption_short", "caption_long", "caption_repeated", "caption_language", "image_small", "image_aspect", "image_large",
+    "clip_score_low", "clip_score_missing", "nsfw", "watermark", "sampled_out",
 )  # fmt: skip
 """Reasons of `REASONS` that a rule may be named after; the others are not a policy's to give."""
 

@@ -1,67 +1,43 @@
 """Images: checked before they are decoded, decoded no larger than needed, resized, encoded, described.
 
 Nothing here does I/O. What is wrong with the bytes comes out as `MediaError`, whose `reason` is a row reason.
-JPEGs are decoded at the smallest DCT scale (n/8) that still holds the wanted size, the rest is done by area
-averaging; every other format is decoded at full size. Decoding is strict: a file that ends early is an error.
+JPEGs are decoded at the smallest DCT scale (1/8, 1/4, 1/2, 1) that still holds the wanted size and interpolated from
+there; every other format is decoded at full size and averaged over areas, and so are JPEGs with `decode: faithful`.
+Decoding is strict: a file that ends early is an error.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
-from PIL import ExifTags, Image
-from pydantic import Field
+from PIL import Image
 
+from curate.media.blur import Box
+from curate.media.exif import exif_json
 from curate.media.header import Header, MediaError, header, sniff
 from curate.media.perceptual import grey_entropy, phash
-from curate.settings import Settings
+from curate.media.resize import Fit, Rgb, as_rgb, as_stored, extent_of, fit, frame, hide, quick_size, resize, scale, upright
+from curate.media.settings import MAX_PIXELS, MAX_SIDE, ImageSettings
 
 __all__ = [
     "Fit", "Header", "ImageSettings", "MediaError", "Rgb", "StoredImage",
-    "check_pixels", "decode_rgb", "encode", "exif_json", "fit", "grey_entropy", "header", "phash", "prepare", "resize", "sniff",
+    "check_limits", "check_pixels", "decode_rgb", "encode", "exif_json", "fit", "grey_entropy", "header", "phash", "prepare",
+    "resize", "sniff",
 ]  # fmt: skip
 
-Rgb = npt.NDArray[np.uint8]
-"""Pixels, shape (height, width, 3), red first."""
-
-MAX_PIXELS = 50_000_000
-MAX_SIDE = 16_384
 CODEC_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError, RuntimeError,
     struct.error, zlib.error, cv2.error, Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow, OpenCV and simplejpeg raise on damaged files."""
-
-
-class ImageSettings(Settings):
-    """How a fetched image is stored; the resize modes mean what they mean in img2dataset.
-
-    no: size as it is · keep_ratio: the shorter side becomes `size` · keep_ratio_largest: the longer side becomes
-    `size` · center_crop: keep_ratio, then the middle `size` x `size` · border: keep_ratio_largest, then white up to
-    `size` x `size`. With `only_shrink`, smaller images stay as they are (img2dataset: resize_only_if_bigger).
-    """
-
-    resize_mode: Literal["no", "keep_ratio", "keep_ratio_largest", "center_crop", "border"] = "keep_ratio"
-    size: int = Field(default=256, ge=1, le=MAX_SIDE)
-    only_shrink: bool = True
-    format: Literal["jpg", "png", "webp"] = "jpg"
-    quality: int = Field(default=95, ge=1, le=100)
-    png_compression: int = Field(default=6, ge=0, le=9)
-    reencode: Literal["never", "when_needed", "always"] = "when_needed"
-    decode: Literal["fast", "faithful"] = "fast"
-    max_pixels: int = Field(default=MAX_PIXELS, ge=1)
-    max_side: int = Field(default=MAX_SIDE, ge=1)
-    max_exif_bytes: int = Field(default=4096, ge=2)
 
 
 @dataclass(frozen=True)
@@ -76,27 +52,45 @@ class StoredImage:
     exif: str | None
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How an image is made to fit: scaled to `scaled`, then cropped or bordered to `framed`; (width, height) in pixels."""
-
-    scaled: tuple[int, int]
-    framed: tuple[int, int]
+Look = Callable[[Rgb, Rgb], None]
+"""Sees the upright picture as decoded and as it is to be stored; raises MediaError or an error of its own to refuse it."""
 
 
-def prepare(data: bytes, settings: ImageSettings) -> StoredImage:
-    """Checks, decodes, resizes and encodes one file as `settings` say. Raises MediaError."""
+def prepare(data: bytes, settings: ImageSettings, boxes: tuple[Box, ...] = (), look: Look | None = None) -> StoredImage:
+    """Checks, decodes, resizes, blurs and encodes one file as `settings` say. Raises MediaError, and what `look` raises.
+
+    A picture with `boxes` is never stored as it came.
+    """
     found = header(data)
     check_pixels(found, settings.max_pixels, settings.max_side)
+    check_limits(found, len(data), settings)
     size = found.upright
     how = fit(*size, settings)
-    if _may_keep(found, how, settings):
-        _decode(data, found, (1, 1))  # damage must not pass, although the pixels are not needed
+    if not boxes and _may_keep(found, how, settings):
         kept, extension = data, _extension(found.format)
+        pixels = _decoded(data, found, None if look else (1, 1))  # damage must not pass, although the pixels are not needed
+        if look:
+            look(upright(pixels, found.orientation), upright(pixels, found.orientation))
     else:
-        pixels = resize(_decode(data, found, how.scaled if settings.decode == "fast" else None), how)
-        kept, extension, size = encode(pixels, settings), settings.format, how.framed
+        quick = settings.decode == "fast" and found.format == "jpeg"
+        pixels = _decoded(data, found, quick_size(found, how.scaled) if quick else None)
+        scaled = scale(pixels, as_stored(how.scaled, found.orientation), extent_of(pixels, found), quick)
+        framed = frame(hide(upright(scaled, found.orientation), boxes, found.orientation), how)
+        if look:
+            look(upright(pixels, found.orientation), framed)
+        kept, extension, size = encode(framed, settings), settings.format, how.framed
     return StoredImage(kept, extension, *size, found, exif_json(found.exif, settings.max_exif_bytes))
+
+
+def check_limits(found: Header, size_bytes: int, settings: ImageSettings) -> None:
+    """Raises MediaError (image_small, image_aspect, image_large) when the original is outside the limits that are set."""
+    low, high = sorted(found.upright)
+    if size_bytes < (settings.min_bytes or 0) or low < (settings.min_side or 0):
+        raise MediaError("image_small", found)
+    if settings.max_aspect is not None and high > low * settings.max_aspect:
+        raise MediaError("image_aspect", found)
+    if settings.max_area is not None and low * high > settings.max_area:
+        raise MediaError("image_large", found)
 
 
 def check_pixels(found: Header, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> None:
@@ -114,36 +108,6 @@ def _may_keep(found: Header, how: Fit, settings: ImageSettings) -> bool:
         return settings.reencode == "never"
     plain = found.orientation == 1 and found.frames == 1 and (found.format != "jpeg" or found.channels in (1, 3))
     return plain and _extension(found.format) == settings.format and found.upright == how.scaled == how.framed
-
-
-def fit(width: int, height: int, settings: ImageSettings) -> Fit:
-    """What the resize mode makes of an upright image of this size."""
-    mode, size = settings.resize_mode, settings.size
-    side = min(width, height) if mode in ("keep_ratio", "center_crop") else max(width, height)
-    if mode == "no" or (settings.only_shrink and side <= size):
-        return Fit((width, height), (width, height))
-    scaled = (max(1, round(width * size / side)), max(1, round(height * size / side)))
-    return Fit(scaled, (size, size) if mode in ("center_crop", "border") else scaled)
-
-
-def resize(pixels: Rgb, how: Fit) -> Rgb:
-    """Scales by area averaging down or Lanczos up; then takes the middle, or puts white around."""
-    width, height = how.scaled
-    if pixels.shape[:2] != (height, width):
-        shrinks = width <= pixels.shape[1] and height <= pixels.shape[0]
-        pixels = _as_rgb(cv2.resize(pixels, how.scaled, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4))
-    left, top = (width - how.framed[0]) // 2, (height - how.framed[1]) // 2
-    if left < 0 or top < 0:
-        return _bordered(pixels, how.framed)
-    return np.ascontiguousarray(pixels[top : top + how.framed[1], left : left + how.framed[0]])
-
-
-def _bordered(pixels: Rgb, size: tuple[int, int]) -> Rgb:
-    height, width = pixels.shape[:2]
-    canvas = np.full((size[1], size[0], 3), 255, np.uint8)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    canvas[top : top + height, left : left + width] = pixels
-    return canvas
 
 
 def encode(pixels: Rgb, settings: ImageSettings) -> bytes:
@@ -176,17 +140,17 @@ def decode_rgb(data: bytes, min_side: int | None = None, max_pixels: int = MAX_P
 
 
 def _decode(data: bytes, found: Header, at_least: tuple[int, int] | None) -> Rgb:
-    """Upright RGB, not smaller than `at_least` (width, height after orientation) unless the file is."""
-    wanted = at_least
-    if wanted is not None and found.orientation >= 5:
-        wanted = (wanted[1], wanted[0])
+    return upright(_decoded(data, found, at_least), found.orientation)
+
+
+def _decoded(data: bytes, found: Header, at_least: tuple[int, int] | None) -> Rgb:
+    """RGB as stored, not smaller than `at_least` (width, height after orientation) unless the file is."""
     try:
-        pixels = _decode_stored(data, found, wanted)
+        return _decode_stored(data, found, at_least and as_stored(at_least, found.orientation))
     except MemoryError:
         raise MediaError("local_fault", found) from None
     except CODEC_ERRORS as error:
         raise MediaError(_damage(error, data, found), found) from None
-    return _upright(pixels, found.orientation)
 
 
 def _decode_stored(data: bytes, found: Header, wanted: tuple[int, int] | None) -> Rgb:
@@ -215,33 +179,16 @@ def _flat_rgb(image: Image.Image) -> Rgb:
     """RGB of any Pillow mode: 16 bits cut to 8, palettes and CMYK expanded, alpha blended on white."""
     if image.mode.startswith("I;16"):
         grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return _as_rgb(np.repeat(grey[:, :, None], 3, axis=2))
+        return as_rgb(np.repeat(grey[:, :, None], 3, axis=2))
     if image.mode == "I":
         grey = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
-        return _as_rgb(np.repeat(grey[:, :, None], 3, axis=2))
+        return as_rgb(np.repeat(grey[:, :, None], 3, axis=2))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         canvas = Image.new("RGB", layer.size, (255, 255, 255))
         canvas.paste(layer, mask=layer.getchannel("A"))
-        return _as_rgb(np.asarray(canvas))
-    return _as_rgb(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
-
-
-def _as_rgb(array: npt.NDArray[np.generic]) -> Rgb:
-    return np.ascontiguousarray(array, dtype=np.uint8)
-
-
-def _upright(pixels: Rgb, orientation: int) -> Rgb:
-    """Applies EXIF orientation (CIPA DC-008, tag 0x0112): the stored picture becomes the one that was seen."""
-    if orientation == 1:
-        return pixels
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+        return as_rgb(np.asarray(canvas))
+    return as_rgb(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
 
 
 def _damage(error: BaseException, data: bytes, found: Header) -> str:
@@ -256,36 +203,3 @@ def _ends_early(data: bytes, found: Header) -> bool:
     if found.format == "webp":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     return found.format == "png" and b"IEND" not in data[-4096:]
-
-
-def exif_json(raw: bytes, max_bytes: int = 4096) -> str | None:
-    """Main EXIF tags as JSON of at most `max_bytes`; numbers and text (first 200 characters) only; None without any."""
-    if not raw:
-        return None
-    tags = Image.Exif()
-    try:
-        tags.load(b"Exif\0\0" + raw)
-        values = {ExifTags.TAGS.get(tag, str(tag)): _plain_value(value) for tag, value in tags.items()}
-    except CODEC_ERRORS:
-        return None
-    kept: dict[str, object] = {}
-    size = 2
-    for name in sorted(name for name, value in values.items() if value is not None):
-        size += len(json.dumps({name: values[name]})) + 1
-        if size <= max_bytes:
-            kept[name] = values[name]
-    return json.dumps(kept, sort_keys=True) if kept else None
-
-
-def _plain_value(value: object) -> str | int | float | None:
-    if isinstance(value, str):
-        return "".join(c for c in value[:200] if c.isprintable()).strip() or None
-    if isinstance(value, bool | bytes | tuple | dict):
-        return None
-    if isinstance(value, int):
-        return value
-    try:
-        number = float(value)  # type: ignore[arg-type]  # Pillow's rationals
-    except (TypeError, ValueError, ArithmeticError):
-        return None
-    return round(number, 6) if math.isfinite(number) else None

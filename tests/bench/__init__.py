@@ -1,0 +1,1 @@
+"""Measurements that print one JSON object as their last line; run as `python -m tests.bench.NAME`."""

@@ -26,7 +26,7 @@ def peak_bytes() -> int:
 def main() -> None:
     """Does every part as a worker of the local engine would, and commits nothing."""
     pool = Pool.open(Path(sys.argv[1]))
-    phase = FetchPhase(build(FetchSettings, values(sys.argv[2:])), workers=1)
+    phase = FetchPhase(build(FetchSettings, values(sys.argv[2:])))
     reasons = Counter[str]()
     with phase.open() as fetch_part:
         for task in stale_parts(pool, phase)[0]:

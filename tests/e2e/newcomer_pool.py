@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from curate.demo.corpus import Corpus
 from curate.demo.server import Server
+from tests.e2e.runs import HOST_FILES
 
 ROWS = 140
 LOCAL = 'fetch.allow_addresses=["127.0.0.0/8"]'
@@ -29,8 +30,8 @@ class Web:
         return [{**line, "url": self.server.url(line["address"])} for line in self.corpus.rows().to_pylist()]
 
     def requested(self) -> list[str]:
-        """Paths that were asked for, in order."""
-        return [request.path for request in self.server.requests()]
+        """Paths of pictures that were asked for, in order."""
+        return [request.path for request in self.server.requests() if request.path not in HOST_FILES]
 
 
 def odd_csv(web: Web, path: Path) -> Path:

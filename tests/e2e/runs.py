@@ -22,6 +22,9 @@ from curate.demo.scenes import build
 from curate.demo.server import Server
 from curate.demo.settings import ScenesSettings, ServerSettings
 
+HOST_FILES = {"/robots.txt", "/.well-known/tdmrep.json"}
+"""What every host is asked for beside its pictures."""
+
 ROWS, ROWS_PER_PART, PARTS = 400, 50, 8
 
 

@@ -36,7 +36,7 @@ def tell(reasons: Counter[str]) -> None:
 def main() -> None:
     """The worker."""
     pool, share, of = Pool.open(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
-    phase = FetchPhase(build(FetchSettings, values(sys.argv[4:])), workers=of)
+    phase = FetchPhase(build(FetchSettings, values(sys.argv[4:])))
     tasks = [task for task in stale_parts(pool, phase)[0] if task.part % of == share]
     reasons = Counter[str]()
     with phase.open() as fetch_part:

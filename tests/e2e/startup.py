@@ -28,7 +28,7 @@ def main() -> None:
     with claim(pool, {}) as run:
         report = plan(pool, run, InputSettings(path=sys.argv[2]), PlanSettings())
         peaks["plan"] = peak_bytes()
-        phase = FetchPhase(workers=1)
+        phase = FetchPhase()
         run.add(phase.table, phase.schema)
         tasks, _ = stale_parts(pool, phase)
         outcomes = LocalEngine(EngineSettings(workers=1)).each(phase, tasks)

@@ -21,11 +21,11 @@ from curate.demo.trouble import HOPS, OK, PLANTED, Trouble
 from curate.errors import REASONS
 from curate.store import Pool
 from tests.e2e.demo_pool import DemoPool, path_of
-from tests.e2e.runs import ask, finish
+from tests.e2e.runs import HOST_FILES, ask, finish
 
 BROKEN_LINES = 1
-UNSEEN = {*HOPS, "/hop/last.jpg", "/hop/long/0"}
-"""Paths that only redirects lead to."""
+UNSEEN = {*HOPS, "/hop/last.jpg", "/hop/long/0", *HOST_FILES}
+"""Paths that only redirects lead to, and the files of hosts themselves."""
 
 
 # -- row accounting and reasons
@@ -88,7 +88,7 @@ def test_requests_are_the_rows_that_passed_one_for_each_url(demo: DemoPool) -> N
     asked = [line["found"] for line in demo.lines if line["found"]["phase"] not in ("plan", "prefilter")]
     urls = {line["url_id"]: line["url"] for line in asked}
     wanted = {unquote(path_of(url)) for url in urls.values() if demo.is_served(url)}
-    assert set(demo.requests) - UNSEEN - {"/robots.txt"} == wanted
+    assert set(demo.requests) - UNSEEN == wanted
     assert len(wanted) == 1000 + sum(trouble.served and trouble.same_url_as is None for trouble in PLANTED)
 
 

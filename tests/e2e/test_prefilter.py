@@ -15,7 +15,7 @@ from curate.demo.corpus import write_list
 from curate.demo.scenes import build
 from curate.demo.server import Server
 from curate.demo.settings import ScenesSettings, ServerSettings
-from tests.e2e.runs import ask
+from tests.e2e.runs import HOST_FILES, ask
 
 ROWS = 80
 
@@ -38,8 +38,8 @@ class Ingest:
         assert said.code == 0, said.err
 
     def requests(self) -> Counter[str]:
-        """All requests so far, by URL."""
-        return Counter(self.server.url(request.path) for request in self.server.requests())
+        """All requests for pictures so far, by URL."""
+        return Counter(self.server.url(request.path) for request in self.server.requests() if request.path not in HOST_FILES)
 
     def above(self, cut: float) -> set[str]:
         """URLs that pass."""

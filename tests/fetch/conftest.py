@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,9 @@ from PIL import Image
 
 from curate.fetch.settings import FetchSettings
 from curate.fetch.stage import FetchStage
+
+if TYPE_CHECKING:
+    from tests.fetch.hosts import Hosts
 
 Answering = Callable[["FaultServer", str, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
@@ -221,10 +224,11 @@ def server(_loop: asyncio.AbstractEventLoop) -> Iterator[FaultServer]:
 
 
 def quick(**changes: object) -> FetchSettings:
-    """Settings for loopback: no pause between starts, short deadlines."""
+    """Settings for loopback: no pause between starts, short deadlines, no files that hosts have about themselves."""
     base: dict[str, object] = {
         "allow_addresses": ("127.0.0.0/8",), "host_interval_seconds": 0.0, "host_in_flight": 64, "backoff_seconds": 0.01,
         "backoff_cap_seconds": 0.05, "total_seconds": 5.0, "max_bytes": 1 << 20,
+        "robots": False, "tdm_file": False,
     }  # fmt: skip
     return FetchSettings.model_validate(base | changes)
 
@@ -235,3 +239,11 @@ def fetch(urls: list[str], settings: FetchSettings, skips: list[str | None] | No
     with FetchStage(settings).open() as compute:
         batches = list(compute(iter(rows.combine_chunks().to_batches(max_chunksize=batch))))
     return [row for done in batches for row in done.to_pylist()]
+
+
+@pytest.fixture
+def hosts(_loop: asyncio.AbstractEventLoop) -> Iterator[Hosts]:
+    from tests.fetch.hosts import serving
+
+    with serving(_loop) as found:
+        yield found

@@ -147,7 +147,7 @@ def test_results_keep_the_order_of_rows_when_early_ones_are_slow(server: FaultSe
 
 
 def test_little_room_slows_down_but_never_stops(server: FaultServer) -> None:
-    settings = quick(buffer_bytes=1 << 20, lookahead_rows=16, in_flight=8, codec_threads=2)
+    settings = quick(buffer_bytes=1 << 20, rows_under_way=16, in_flight=8)
     rows = fetch([server.url(f"/image/{seed}") for seed in range(60)] + [server.url("/endless")] * 6, settings, batch=4)
     assert [row["reason"] for row in rows] == [None] * 60 + ["too_large"] * 6
 

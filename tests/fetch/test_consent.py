@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 
 import pytest
 
 from curate.fetch.consent import find_opt_out, parse_date
 from curate.fetch.settings import FetchSettings
+from tests.fetch.conftest import fetch, picture, quick, response
+from tests.fetch.hosts import Hosts
 
 TODAY = datetime.date(2026, 11, 23)
 SETTINGS = FetchSettings()
@@ -50,6 +53,18 @@ FORMS: list[tuple[list[str], bool]] = [
     (["unavailable_after: 25 Jun 2210 15:00:00 GMT, noindex"], True),
     (["unavailable_after: whenever"], True),
     (["curate: unavailable_after: 25 Jun 2010 15:00:00 GMT"], True),
+    (["UNAVAILABLE_AFTER: 25 Jun 2010 15:00:00 PST"], True),
+    (["unavailable_after: Sun, 22 Nov 2026 23:59:59 GMT"], True),
+    (["unavailable_after: 22 Nov 2026 23:59:59 GMT, max-snippet: 3, nofollow"], True),
+    (["googlebot: nofollow", "otherbot: noai", "CURATE: noai"], True),
+    (["googlebot:noindex,curate:noimageindex"], True),
+    (["noai; noimageai; nofollow"], True),
+    (["nofollow noai"], True),
+    (["noai, otherbot: all"], True),
+    (["none", "all"], True),
+    (["max-video-preview: 0, none"], True),
+    (["* : noai"], True),
+    (["noindex, nofollow, noarchive, nosnippet, noimageindex, notranslate"], True),
     (["noai,"], True),
     ([",,noai"], True),
     ([], False),
@@ -57,6 +72,12 @@ FORMS: list[tuple[list[str], bool]] = [
     (["all"], False),
     (["index, follow"], False),
     (["nofollow"], False),
+    (["unavailable_after: Tue, 24 Nov 2026 00:00:00 GMT, nofollow"], False),
+    (["max-snippet: 20, max-image-preview: standard, unavailable_after: 2 Jan 2210 00:00:00 GMT"], False),
+    (["googlebot: none"], False),
+    (["curate: all", "otherbot: noai, noimageai"], False),
+    (["my-curate: noai"], False),
+    (["indexifembedded"], False),
     (["noarchive, nosnippet, notranslate"], False),
     (["max-snippet: -1"], False),
     (["max-image-preview: none"], False),
@@ -105,3 +126,23 @@ def test_dates_are_read_in_all_three_forms() -> None:
     for text in ("Fri, 25 Jun 2010 15:00:00 GMT", "Friday, 25-Jun-10 15:00:00 GMT", "2010-06-25T15:00:00Z", "2010-06-25 15:00:00"):
         assert parse_date(text) == moment
     assert parse_date("soon") is None and parse_date("") is None
+
+
+def test_the_table_is_long_enough_to_mean_something() -> None:
+    assert len(FORMS) >= 60 and sum(refused for _, refused in FORMS) >= 20 <= sum(not refused for _, refused in FORMS)
+
+
+def test_by_the_server_s_log_an_opt_out_is_final_and_its_body_is_not_read(hosts: Hosts) -> None:
+    """Each form as real headers, on a good answer and on one that would be tried again."""
+    forms = [(lines, refused) for lines, refused in FORMS if all(line.isprintable() and line.isascii() for line in lines)]
+    cases = list(itertools.product(forms, ("200 OK", "503 Busy")))
+    names = [hosts.add() for _ in cases]
+    for host, ((lines, _), status) in zip(names, cases, strict=True):
+        hosts.files[host, "/image"] = response(picture(1, 64, 48), *(f"x-robots-TAG: {line}" for line in lines), status=status)
+    rows = fetch([hosts.url(host) for host in names], quick(attempts=2, opt_out_date=TODAY))
+    for host, ((lines, refused), status), row in zip(names, cases, rows, strict=True):
+        assert row["reason"] == ("opt_out" if refused else None if status == "200 OK" else "http_server_error"), lines
+        assert len(hosts.asked(host)) == (2 if status == "503 Busy" and not refused else 1), lines
+        if refused:
+            assert (row["signal"], row["bytes_read"], row["sha256"]) == ("X-Robots-Tag", 0, None)
+            assert row["signal_value"] in [line.strip() for line in lines]

@@ -21,6 +21,7 @@ from curate.fetch.peer import Img2datasetStage
 from curate.fetch.peer_reasons import DOWNLOAD, RESIZE, reason
 from curate.fetch.phase import FetchPhase
 from curate.fetch.settings import FetchSettings
+from curate.fetch.wish import WISH
 from curate.media.tar import read
 from curate.store import Pool
 from tests.fetch.conftest import FaultServer, fetch, quick
@@ -43,9 +44,12 @@ UNLIKE = {
 }
 
 
-def peer_rows(urls: list[str], settings: FetchSettings, skips: list[str | None] | None = None, batch: int = 8) -> list[dict[str, Any]]:
+def peer_rows(
+    urls: list[str], settings: FetchSettings, skips: list[str | None] | None = None, batch: int = 8, wishes: list[Any] | None = None
+) -> list[dict[str, Any]]:
     """Runs the img2dataset stage over the URLs; one dict of added columns per URL."""
     rows = pa.table({"url": pa.array(urls, pa.string()), "skip": pa.array(skips or [None] * len(urls), pa.string())})
+    rows = rows.append_column("wish", pa.array(wishes or [None] * len(urls), WISH))
     with Img2datasetStage(settings).open() as compute:
         return [row for done in compute(iter(rows.combine_chunks().to_batches(batch))) for row in done.to_pylist()]
 
@@ -120,6 +124,34 @@ def test_what_it_stores_unseen_is_at_least_an_image(server: FaultServer) -> None
     assert [(row["reason"], row["format"]) for row in rows] == [(None, "jpg"), (None, "png"), ("not_an_image", None)]
 
 
+def test_what_the_list_promises_of_a_file_holds(server: FaultServer) -> None:
+    url, (plain,) = server.url("/image/1"), peer_rows([server.url("/image/1")], quick())
+    right, wrong = {"sha256": plain["sha256"]}, {"sha256": "0" * 64}
+    wishes = [right, wrong, None, {"boxes": "[[0.2, 0.2, 0.6, 0.6]]"}, {"boxes": "[]"}, {"boxes": "nonsense"}]
+    rows = peer_rows([url] * 6, quick(), wishes=wishes)
+    assert [row["reason"] for row in rows] == [None, "hash_mismatch", None, None, None, "boxes_unreadable"]
+    assert [row["hash_drift"] for row in rows[:3]] == [False, True, None]
+    assert [row["blurred"] for row in rows[2:5]] == [None, 1, 0]
+    assert rows[4]["image"] == rows[2]["image"] != rows[3]["image"] and rows[1]["image"] is None and rows[1]["width"] is None
+    assert [row["reason"] for row in peer_rows([url] * 3, quick(verify_hash="strict"), wishes=wishes[:3])] == [
+        None, "hash_mismatch", "hash_missing",
+    ]  # fmt: skip
+    assert peer_rows([url], quick(verify_hash="off"), wishes=[wrong])[0]["hash_drift"] is True
+
+
+def test_limits_have_our_reasons(server: FaultServer) -> None:
+    limits = {"image_small": {"min_side": 500}, "image_aspect": {"max_aspect": 1.2}, "image_large": {"max_area": 1000}}
+    for expected, limit in limits.items():
+        urls = [server.url("/image/1")]
+        assert [row["reason"] for row in (*peer_rows(urls, quick(image=limit)), *fetch(urls, quick(image=limit)))] == [expected] * 2
+
+
+def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "domains").write_text("example.com\n")
+    with pytest.raises(UsageError, match="block lists"):
+        peer.require(quick(blocklists={"domains": [str(tmp_path / "domains")]}))
+
+
 def test_a_row_that_it_loses_may_be_tried_again_and_a_full_disk_is_told() -> None:
     spool = peer._Spool.__new__(peer._Spool)
     spool.fault, spool._told = None, {}
@@ -166,7 +198,7 @@ def test_where_it_cannot_run_one_line_says_so(
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == missing else found(name, *rest))
     with pytest.raises(error, match="img2dataset"):
-        peer.require()
+        peer.require(quick())
     (tmp_path / "list.csv").write_text("url,caption\nhttp://127.0.0.1:9/x,a\n")
     said = curate("run", "ingest", "--pool", tmp_path / "pool", f"input.path={tmp_path / 'list.csv'}", "fetch.backend=img2dataset")
     assert said.code == 2 and "img2dataset" in said.err.splitlines()[-1] and "Traceback" not in said.err

@@ -59,7 +59,7 @@ def _path(pool: Pool, table: str, name: str) -> str:
 
 
 def run(pool: Pool, settings: FetchSettings, previous: str | None = None, **inputs: str) -> PartReport:
-    with FetchPhase(settings, workers=1).open() as fetch_part:
+    with FetchPhase(settings).open() as fetch_part:
         return fetch_part(PartTask(str(pool.path), 3, inputs, "basis", previous))
 
 
@@ -96,11 +96,11 @@ def test_the_tar_holds_image_and_caption_side_by_side_at_the_offsets_told(pool: 
 
 def test_two_runs_give_the_same_files(pool: Pool, server: FaultServer, tmp_path: Path) -> None:
     other = Pool.create(tmp_path / "other")
-    first = run(pool, quick(codec_threads=2, batch_rows=2), rows=rows_file(pool, server))
+    first = run(pool, quick(rows_under_way=3, batch_rows=2), rows=rows_file(pool, server))
     second = run(other, quick(in_flight=1), rows=rows_file(other, server))
     assert first.files[0] == second.files[0]
     assert fetched(pool, first)[0]["tar_file"] == fetched(other, second)[0]["tar_file"]
-    assert FetchPhase(quick(codec_threads=2)).identity() == FetchPhase(quick(in_flight=1)).identity()
+    assert FetchPhase(quick(parts_at_once=2)).identity() == FetchPhase(quick(in_flight=1)).identity()
     assert FetchPhase(quick()).identity() != FetchPhase(quick(max_bytes=99)).identity()
 
 
