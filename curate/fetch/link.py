@@ -172,8 +172,8 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio.Protocol; a new broker is told what we hold and want."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport, self._rest, self._out = transport, b"", [*self._published]
+        self.transport = cast(asyncio.Transport, transport)
+        self._rest, self._out = b"", [*self._published]
         for number, ask in self.asks.items():
             known = f"{number} {ask.site} {ask.in_flight} {ask.gap_seconds}"
             if not ask.granted.done():
