@@ -16,12 +16,14 @@ from PIL import Image
 
 from curate.errors import REASONS
 from curate.fetch.codec import outcome, prepare_process
+from curate.fetch.settings import FetchSettings
+from curate.fetch.wish import EMPTY, Wish
 from curate.media.header import header
 from curate.media.image import ImageSettings, MediaError, decode_rgb, exif_json
 
 CRASHERS = Path(__file__).parent / "crashers"
 SETTINGS = tuple(
-    ImageSettings(resize_mode=mode, format=kind, reencode=reencode, decode=decode, size=size, only_shrink=shrink)
+    FetchSettings(image=ImageSettings(resize_mode=mode, format=kind, reencode=reencode, decode=decode, size=size, only_shrink=shrink))
     for mode, kind, reencode, decode, size, shrink in (
         ("keep_ratio", "jpg", "when_needed", "fast", 48, True),
         ("no", "jpg", "when_needed", "fast", 256, True),
@@ -33,6 +35,10 @@ SETTINGS = tuple(
         ("no", "webp", "when_needed", "fast", 256, True),
     )
 )
+WISHES = (
+    EMPTY, EMPTY, EMPTY, Wish(boxes="[[0.1, 0.2, 0.4, 0.9], [-0.3, 0, 1.5, 0.1]]"), Wish(boxes="[[0, 0, 1, 1], [0.5, 0.5, 0.5, 0.5]]"),
+    Wish(sha256="0" * 64, phash="0123456789abcdef"), Wish(md5="f" * 32, pdq="0f" * 32), Wish(boxes="[[1e308, 0, 1, 1]]"), Wish(boxes="{"),
+)  # fmt: skip
 _LENGTHS = (0, 1, 2, 3, 7, 8, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
@@ -41,14 +47,15 @@ _LENGTHS = (0, 1, 2, 3, 7, 8, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFE, 0
 
 def case(number: int) -> None:
     """One mutated image through the codec; raises when anything but columns and a reason comes of it."""
-    examine(mutated(number), SETTINGS[number % len(SETTINGS)])
+    examine(mutated(number), WISHES[number % len(WISHES)], SETTINGS[number % len(SETTINGS)])
 
 
 def crasher(number: int) -> None:
     """One kept file, which once was a finding, under all settings."""
     data = crashers()[number].read_bytes()
     for settings in SETTINGS:
-        examine(data, settings)
+        for wish in WISHES[2:]:
+            examine(data, wish, settings)
 
 
 def crashers() -> list[Path]:
@@ -56,10 +63,10 @@ def crashers() -> list[Path]:
     return sorted(path for path in CRASHERS.iterdir() if path.suffix == ".bin")
 
 
-def examine(data: bytes, settings: ImageSettings) -> None:
-    """Holds one file against the codec's promises."""
+def examine(data: bytes, wish: Wish, settings: FetchSettings) -> None:
+    """Holds one file, and what a list said of it, against the codec's promises."""
     prepare_process()
-    columns, image = outcome(data, settings)
+    columns, image = outcome(data, wish, settings)
     assert columns["sha256"] == hashlib.sha256(data).hexdigest()
     assert (image is None) == (columns.get("reason") in REASONS), columns
     assert columns.get("reason") not in ("local_fault", "decoder_crashed"), columns

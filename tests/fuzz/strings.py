@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import random
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,13 +14,18 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from curate.errors import REASONS
+from curate.fetch import robots, tdm
 from curate.fetch.client import _as_sent, _header_text, _joined, _retry_after
-from curate.fetch.consent import OptOut, Rule, find_opt_out, parse, parse_date
+from curate.fetch.consent import MAX_VALUE_CHARACTERS, OptOut, Rule, find_opt_out, parse, parse_date
+from curate.fetch.entries import NoEntry, host_name, plain_url, url_entry
 from curate.fetch.guard import Guard, check_url
 from curate.fetch.politeness import site
+from curate.fetch.wish import Wish
+from curate.media.blur import BadBoxes, parse_boxes
 from curate.media.url import redacted
 from curate.plan.identity import Refused, canonical_url, sample_id, url_id
 
+_ROBOTS = "User-agent: ?\nDisallow: ?\nUser-agent: curate\nuser-agent: *\nAllow: /?$\nDisallow: *?*?\nCrawl-delay: ?\n?: ?\n"
 TODAY = datetime.date(2026, 1, 1)
 DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex", "none")
 _GUARD = Guard(("127.0.0.0/8",))
@@ -83,6 +89,8 @@ def case(number: int) -> None:
     of_list(said)
     of_web(said, other)
     of_header(said, other)
+    of_file(said, _URLS[number % len(_URLS)])
+    of_user(said)
 
 
 def crasher(number: int) -> None:
@@ -90,6 +98,9 @@ def crasher(number: int) -> None:
     said = crashers()[number]
     of_list(said)
     of_header(said, said)
+    of_user(said)
+    for base in _URLS:
+        of_file(said, base)
     for base in (said, *_URLS):
         of_web(said, base)
 
@@ -140,3 +151,31 @@ def of_header(said: str, other: str) -> None:
     kept = _header_text(response, "Content-Type")
     assert kept is not None and len(kept) <= 200 and kept.isprintable() and kept.encode() is not None
     assert 0.0 <= _retry_after(response) < 1e12
+
+
+def of_file(said: str, url: str) -> None:
+    """A host's robots.txt and tdmrep.json, asked about a URL; a text alone rarely makes one, so it is also put into places."""
+    for content in (said, _ROBOTS.replace("?", said)):
+        body = content.encode("utf-8", "surrogatepass")
+        for encoding in ("", "gzip", said[:20].lower()):
+            text = robots.text_of(body, encoding)
+            if text is not None:
+                line = robots.parse(text, ("curate", "other-bot")).refusal(url)
+                assert line is None or isinstance(line, str)
+                assert tdm.parse(text).opt_out(url) is None or text.strip()
+    made = [{"location": said, "tdm-reservation": 1, "tdm-policy": said}, {"location": "/", "tdm-reservation": said}]
+    found = tdm.parse(json.dumps(made)).opt_out(url)  # escapes can say what UTF-8 cannot
+    assert found is None or (len(found.value) <= MAX_VALUE_CHARACTERS and found.value.isascii())
+
+
+def of_user(said: str) -> None:
+    """A cell of boxes or hashes, a line of a block list."""
+    for content in (said, f"[[{said}]]", f"[[0, 0, 1, {said}]]"):
+        with suppress(BadBoxes):
+            parse_boxes(content)
+    wish = Wish(said, said, said, said, said)
+    assert {len(value or "") for value in (wish.promised_sha256, wish.promised_md5)} <= {0, 32, 64}
+    assert len(wish.described_pdq or bytes(32)) == 32 and 0 <= (wish.described_phash or 0) < 1 << 64
+    for read in (host_name, plain_url, url_entry):
+        with suppress(NoEntry):
+            read(said)

@@ -31,7 +31,7 @@ def test_some_odd_texts() -> None:
 
 
 def test_files_and_texts_that_once_were_findings() -> None:
-    assert hunt("tests.fuzz.images:crasher", 0, len(images.crashers()), IMAGE_SECONDS * len(images.SETTINGS)) == []
+    assert hunt("tests.fuzz.images:crasher", 0, len(images.crashers()), IMAGE_SECONDS * len(images.SETTINGS) * len(images.WISHES)) == []
     assert hunt("tests.fuzz.strings:crasher", 0, len(strings.crashers()), TEXT_SECONDS) == []
 
 
@@ -54,7 +54,7 @@ def planted(number: int) -> None:
 def test_the_mutations_reach_every_ending() -> None:
     """Damage that only ever ended at the first byte would prove nothing."""
     images.prepare_process()
-    endings = {images.outcome(images.mutated(number), images.SETTINGS[1])[0].get("reason", "ok") for number in range(600)}
+    endings = {images.outcome(images.mutated(number), images.EMPTY, images.SETTINGS[1])[0].get("reason", "ok") for number in range(600)}
     assert endings >= {"ok", "decode_failed", "decode_truncated", "not_an_image", "too_many_pixels", "format_not_allowed"}
 
 
