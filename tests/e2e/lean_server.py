@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
-SITES = 2000
+SITES = 1000
 OK, MISSING, FORBIDDEN, OPTED_OUT, PAGE, CUT, BUSY, CLOSED, CHUNKED, PNG, BIG, MOVED = range(12)
 MIX = (
     *[OK] * 76, *[MISSING] * 10, FORBIDDEN, OPTED_OUT, OPTED_OUT, PAGE, CUT, BUSY, CLOSED, CHUNKED, CHUNKED, PNG, PNG, BIG, MOVED, MOVED,

@@ -88,7 +88,7 @@ def test_each_reason_has_its_share(said: Estimate) -> None:
         if reason in REASONS.values():
             truth = sum(expected(number) == reason for number in range(100)) / 100
             assert within(share, truth), reason
-    assert "http_not_found" in said.reasons and said.busiest_site and said.busiest_rows == 1 and 0 < said.busiest_hours < said.hours.value
+    assert "http_not_found" in said.reasons and said.busiest_site and said.busiest_rows == 2 and 0 < said.busiest_hours < said.hours.value
     assert said.price and said.price.value == pytest.approx(said.hours.value / 2)
 
 

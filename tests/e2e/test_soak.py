@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="need
 WORKERS = 2
 CEILING_BYTES = 512 << 20
 SLOPE_BYTES = 1 << 20  # a 10,000 rows
-SETTINGS = ('allow_addresses=["127.0.0.0/8"]',)
+SETTINGS = ('allow_addresses=["127.0.0.0/8"]', "host_interval_seconds=0.05", "patience_seconds=-1")
 
 
 @dataclass
@@ -106,8 +106,8 @@ def _sample(workers: list[subprocess.Popen[bytes]], found: Soaked, at: float) ->
             continue
 
 
-def hold(found: Soaked, rows: int) -> None:
-    """What must be true after any number of rows."""
+def hold(found: Soaked, rows: int, more_threads: int) -> None:
+    """What must be true after any number of rows; pools of threads that were not full after the first fifth may still grow."""
     print(
         f"\nsoak: {rows:,} rows in {found.seconds:.0f} s, at most {found.peak_bytes >> 20} MiB a process, "
         f"at rest {[{name: line[name] for name in ('descriptors', 'threads', 'children')} for line in found.told[0]]}"
@@ -117,13 +117,13 @@ def hold(found: Soaked, rows: int) -> None:
     assert found.peak_bytes <= CEILING_BYTES
     for warm, end in found.told:
         assert end["rows"] > warm["rows"] > 0
-        assert (end["descriptors"], end["children"]) == (warm["descriptors"], warm["children"])
-        assert end["threads"] <= warm["threads"], "more threads than after the first fifth"
+        assert (end["open"], end["children"]) == (warm["open"], warm["children"])
+        assert end["threads"] <= warm["threads"] + more_threads
     assert found.left == []
 
 
 def test_what_a_worker_holds_does_not_grow_with_its_parts(tmp_path: Path) -> None:
-    hold(soak(tmp_path, 4_000, 400), 4_000)
+    hold(soak(tmp_path, 3_000, 300), 3_000, more_threads=8)
 
 
 @pytest.mark.long
@@ -132,5 +132,5 @@ def test_two_hundred_thousand_rows(tmp_path: Path) -> None:
     rows = int(os.environ.get("CURATE_SOAK_ROWS", "200000"))
     found = soak(tmp_path, rows, 10_000)
     print(f"\nsoak: memory grows by {found.slope_bytes() / 2**20:.2f} MiB a 10,000 rows of a worker")
-    hold(found, rows)
+    hold(found, rows, more_threads=2)
     assert found.slope_bytes() <= SLOPE_BYTES
