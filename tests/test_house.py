@@ -33,14 +33,16 @@ PLACES = {
     "pyspark": ("engines/spark.py",),
     "duckdb": ("schema.py", "plan/", "catalog/", "filter/"),
     "deltalake": ("store.py", "lease.py"),  # the reading and the writing half of the store
-    "aiohttp": ("fetch/client.py", "fetch/failures.py"),  # the client, and its exceptions as reasons
+    "pycurl": ("fetch/transport.py",),
     "img2dataset": ("fetch/peer.py",),
     "protego": ("fetch/robots.py",),
+    "aiodns": ("fetch/resolver.py",),
+    "pycares": ("fetch/resolver.py",),
     "torch": ("score/", "train/", "evaluate/"),
 }
 IMPORT_NAMES = {"opencv_python_headless": "cv2", "pillow": "PIL", "open_clip_torch": "open_clip", "hydra_core": "hydra"}
 # Parts of another distribution that the code names directly.
-TRANSITIVE = {"yaml": "omegaconf", "markupsafe": "jinja2"}
+TRANSITIVE = {"yaml": "omegaconf", "markupsafe": "jinja2", "pycares": "aiodns"}
 
 
 def functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
@@ -144,7 +146,7 @@ def test_help_loads_next_to_nothing() -> None:
     code = "import sys; from curate.cli.app import execute; assert execute(['--help']) == 0; print(sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(ast.literal_eval(done.stderr))
-    assert not loaded & {"torch", "pyarrow", "duckdb", "deltalake", "numpy", "hydra", "pydantic", "rich", "aiohttp", "scipy"}
+    assert not loaded & {"torch", "pyarrow", "duckdb", "deltalake", "numpy", "hydra", "pydantic", "rich", "pycurl", "scipy"}
 
 
 def reasons_in(tree: ast.Module) -> Iterator[str]:

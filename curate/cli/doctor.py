@@ -8,10 +8,8 @@ import json
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from pathlib import Path
 import click
 
 from curate.cli.options import format_option
+from curate.errors import CurateError
 
 EXTRAS = {
     "train": ("torch", "torchvision", "open_clip_torch", "safetensors", "webdataset"),
@@ -28,7 +27,11 @@ EXTRAS = {
 }
 DISK_BYTES = 10 << 30
 MEMORY_BYTES = 4 << 30
-PROBE_HOST = "example.com"
+ANSWERS_PER_SECOND = 1000
+RESOLVER_ADVICE = (
+    "run a caching resolver on this machine before a big fetch (apt-get install unbound, or knot-resolver) "
+    "and give fetch.resolvers='[127.0.0.1]'"
+)
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,23 @@ class Finding:
 
 
 @click.command()
+@click.option("--resolver", "server", metavar="ADDRESS", help="Try this name server, not the system's.")
 @format_option
-def doctor(form: str) -> None:
+def doctor(server: str | None, form: str) -> None:
     """Say what this machine has, and what it lacks.
 
     \b
     Examples:
       curate doctor
+      curate doctor --resolver 127.0.0.1:5353
       curate doctor --format json
     """
-    findings = list(examine())
+    from curate.fetch.settings import FetchSettings
+    from curate.settings import build
+
+    if server:
+        build(FetchSettings, {"resolvers": [server]})
+    findings = list(examine(server))
     if form == "json":
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
         return
@@ -63,7 +73,7 @@ def doctor(form: str) -> None:
             click.echo(f"    {'':<{width}}  → {finding.advice}")
 
 
-def examine() -> Iterator[Finding]:
+def examine(server: str | None = None) -> Iterator[Finding]:
     """All findings, from what every command needs to what only some do."""
     yield Finding("python", f"{platform.python_version()} at {sys.executable}")
     yield _curate()
@@ -71,7 +81,7 @@ def examine() -> Iterator[Finding]:
     yield from (_extra(name, packages) for name, packages in EXTRAS.items())
     yield _java()
     yield _gpu()
-    yield _resolver()
+    yield _resolver(server)
     yield _tool("apt-get", "the real pictures of `curate demo` come as Debian packages; without it the demo draws its own")
     yield _tool("chromium", "only the test of the report's page needs it: apt-get install chromium")
 
@@ -131,17 +141,26 @@ def _first_line(command: list[str]) -> str:
     return next(iter(done.stdout.splitlines()), "")
 
 
-def _resolver() -> Finding:
-    """One look-up. A slow or missing resolver is the commonest cause of lost rows in a big fetch."""
-    begun = time.monotonic()
+def _resolver(server: str | None = None) -> Finding:
+    """A burst of look-ups. A slow or missing resolver is the commonest cause of lost rows in a big fetch."""
+    from curate.fetch.probe import probe
+
     try:
-        socket.getaddrinfo(PROBE_HOST, 443, type=socket.SOCK_STREAM)
-    except OSError as error:
-        advice = "fetching from the internet needs a resolver; lists on this machine's own network work without"
-        return Finding("dns", f"{PROBE_HOST}: {error.strerror or error}", False, advice)
-    milliseconds = 1000 * (time.monotonic() - begun)
-    advice = "" if milliseconds < 200 else "run a caching resolver on this machine (unbound, knot-resolver) before a big fetch"
-    return Finding("dns", f"{PROBE_HOST} in {milliseconds:.0f} ms", not advice, advice)
+        seen = probe((server,) if server else ())
+    except CurateError as error:
+        return Finding("dns", str(error), False)
+    name = ", ".join(seen.servers)
+    if not seen.found:
+        said = "does not answer" if seen.silent == seen.asked else "answers, but knows none of the public names asked for"
+        return Finding(
+            "dns", f"{name} {said}: no internet from here", False, "only lists of hosts on this machine's own network can be fetched"
+        )
+    found = (
+        f"{name}: {seen.found} of {seen.asked} names, {1000 * seen.first_seconds:.0f} ms; "
+        f"again from its cache {1000 * seen.again_seconds:.1f} ms, {seen.per_second:,.0f} answers a second"
+    )
+    slow = seen.per_second < ANSWERS_PER_SECOND or seen.silent > 0.02 * seen.asked
+    return Finding("dns", found, not slow, RESOLVER_ADVICE if slow else "")
 
 
 def _tool(name: str, what_for: str) -> Finding:

@@ -2,105 +2,66 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
-from collections import deque
+import threading
 from typing import BinaryIO
 
 UNTOLD_BYTES = 4 << 20
 
 
 class ByteBudget:
-    """Counts reserved bytes of one event loop against a capacity; waiters are served in order.
+    """Counts reserved bytes of one worker against a capacity; never blocks, for any thread.
 
     A body of announced length reserves all of it before it is read. One of unknown length reserves `UNTOLD_BYTES` and,
-    when it turns out longer, `largest` bytes: one such body at a time, out of a share that first reservations leave
-    free. So nobody who waits holds what another waits for.
+    when it turns out longer, the rest of the largest: one such body at a time, out of a share that first reservations
+    leave free. So nobody who waits holds what another waits for.
     """
 
     def __init__(self, capacity: int, largest: int) -> None:
-        self._capacity = capacity
         self._common = max(capacity - largest, min(capacity, largest))
         self._used = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._growth = asyncio.Lock()
+        self._grown: object = None
+        self._released = False
+        self._lock = threading.Lock()
 
     @property
     def used_bytes(self) -> int:
         """Bytes reserved at this moment."""
         return self._used
 
-    async def reserve(self, size: int) -> None:
-        """Waits until `size` more bytes fit; one reservation alone always does."""
-        if not self._waiting and self._fits(size):
+    def reserve(self, told: int | None, most: int) -> int:
+        """Bytes reserved for a body of `told` bytes, at least one; 0 when there is no room. One body alone always has room."""
+        size = max(1, min(UNTOLD_BYTES if told is None else told, most))
+        with self._lock:
+            if self._used and self._used + size > self._common:
+                return 0
             self._used += size
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.release(size)
-            else:
-                self._waiting = deque(entry for entry in self._waiting if entry[1] is not turn)
-            raise
+        return size
 
-    async def grow(self, size: int) -> None:
-        """Adds `size` bytes to a reservation; `shrink` must follow."""
-        await self._growth.acquire()
-        self._used += size
+    def grow(self, owner: object, size: int) -> bool:
+        """Adds to the reservation of `owner`, unless another body has grown and is still there."""
+        with self._lock:
+            if self._grown is not None:
+                return False
+            self._grown = owner
+            self._used += size
+        return True
 
-    def shrink(self, size: int) -> None:
-        """Ends a `grow`."""
-        self._growth.release()
-        self.release(size)
+    def release(self, owner: object, size: int) -> bool:
+        """Gives bytes back; True when somebody should look again (see `was_released`)."""
+        with self._lock:
+            self._used -= size
+            if self._grown is owner:
+                self._grown = None
+            first, self._released = not self._released, True
+        return first
 
-    def release(self, size: int) -> None:
-        """Gives bytes back and lets waiters in."""
-        self._used -= size
-        while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
-            wanted, turn = self._waiting.popleft()
-            if not turn.done():
-                self._used += wanted
-                turn.set_result(None)
-
-    def _fits(self, size: int) -> bool:
-        return self._used + size <= self._common or not self._used
-
-
-class Lease:
-    """A body's share of a ByteBudget."""
-
-    def __init__(self, budget: ByteBudget) -> None:
-        self._budget = budget
-        self._held = 0
-        self._grown = 0
-
-    async def take(self, size: int) -> None:
-        """Reserves `size` bytes before the body is read."""
-        await self._budget.reserve(size)
-        self._held = size
-
-    async def grow(self, largest: int) -> None:
-        """Makes room for a body that turned out longer than `take` reckoned."""
-        if not self._grown and largest > self._held:
-            await self._budget.grow(largest - self._held)
-            self._grown = largest - self._held
-
-    @property
-    def size(self) -> int:
-        """Bytes held."""
-        return self._held + self._grown
-
-    def close(self) -> None:
-        """Gives everything back; may be called again."""
-        if self._grown:
-            self._budget.shrink(self._grown)
-        if self._held:
-            self._budget.release(self._held)
-        self._held = self._grown = 0
+    def was_released(self) -> bool:
+        """Whether bytes came back since this was asked last."""
+        with self._lock:
+            found, self._released = self._released, False
+        return found
 
 
 class Spill:

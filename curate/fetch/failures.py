@@ -1,21 +1,34 @@
-"""Statuses and resolver errors become row reasons; errors of this machine become LocalFault."""
+"""Statuses and resolver errors become row reasons; errors of this machine become MachineFault."""
 
 from __future__ import annotations
 
 import errno
 import socket
 
-from curate.errors import LocalFault
-
 _STATUS_REASONS = {401: "http_forbidden", 403: "http_forbidden", 404: "http_not_found", 410: "http_not_found", 451: "http_forbidden"}
 _RETRY_STATUSES = frozenset({408, 425, 429})
 _RETRY_REASONS = frozenset({"dns_timeout", "connect_failed", "connect_timeout", "connection_reset", "truncated", "http_server_error"})
 _LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+_UNREACHABLE = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN})
 _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", -5), getattr(socket, "EAI_ADDRFAMILY", -9)})
 
 
 class ResolverSilent(OSError):
-    """The resolver did not answer in time."""
+    """The resolver did not answer in time, or not what was asked; `seconds` is how long it took over that."""
+
+    seconds = 0.0
+
+
+class MachineFault(Exception):
+    """A connection failed for a cause that may be this machine's; `curate.fetch.breaker` finds out.
+
+    `unreachable`: no way to the address, or no network at all. Else descriptors, buffers, memory or ports ran short.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.unreachable = error.errno in _UNREACHABLE
 
 
 def status_reason(status: int) -> str | None:
@@ -35,9 +48,9 @@ def retryable(reason: str | None, status: int | None) -> bool:
 
 
 def check_local(error: object) -> None:
-    """Raises LocalFault when a socket error is this machine's: descriptors, buffers, memory, ports."""
-    if isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno in _LOCAL:
-        raise LocalFault(f"cannot open a connection: {error.strerror}; raise the limit (ulimit -n) or lower fetch.in_flight") from None
+    """Raises MachineFault when a socket error may be this machine's."""
+    if isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno in _LOCAL | _UNREACHABLE:
+        raise MachineFault(error) from None
 
 
 def resolver_reason(error: object) -> str:

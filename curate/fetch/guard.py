@@ -1,8 +1,9 @@
 """Which addresses may be dialled, and which URLs are well formed enough to try.
 
 The check that counts is on the address of the socket that is about to connect: nothing a name resolves to, no
-redirect and no odd spelling of an address gets past it. Networks are those that the IANA special-purpose registries
-(RFC 6890 and successors) do not mark globally reachable; IPv6 addresses that carry an IPv4 address are judged by both.
+redirect and no odd spelling of an address gets past it. Refused are the networks that the IANA special-purpose
+registries (RFC 6890 and successors) do not mark globally reachable, and 168.63.129.16, at which Azure serves its own
+guests; IPv6 addresses that carry an IPv4 address are judged by both.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _REFUSED_V4 = tuple(
     for text in (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
         "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
-        "224.0.0.0/4", "240.0.0.0/4",
+        "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32",
     )
 )  # fmt: skip
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
@@ -61,7 +62,13 @@ class Guard:
         """Makes the socket that will connect to `info`, as getaddrinfo gives it; raises BlockedAddress instead."""
         family, kind, protocol, _, address = info
         if family not in (socket.AF_INET, socket.AF_INET6) or not self.allows(str(address[0])):
-            raise BlockedAddress("blocked address")  # one fixed text: aiohttp merges equal errors of several addresses
+            raise BlockedAddress("blocked address")
+        return socket.socket(family, kind, protocol)
+
+    @staticmethod
+    def open_any_socket(info: AddressInfo) -> socket.socket:
+        """Makes the socket to a proxy, which may be at any address: the user named it."""
+        family, kind, protocol, _, _ = info
         return socket.socket(family, kind, protocol)
 
 

@@ -16,7 +16,7 @@ DOWNLOAD = (
     (r"^hash mismatch$", "hash_mismatch"),
     (r"returned a redirect error that would lead to an infinite loop", "too_many_redirects"),
     (r"Redirection to url .* is not allowed|unknown url type", "bad_scheme"),
-    (r"no host given|URL can't contain|nonnumeric port|codec can't encode|codec failed|label (too long|empty)", "bad_url"),
+    (r"no host given|Invalid IPv6 URL|URL can't contain|nonnumeric port|codec can't encode|codec failed|label (too long|empty)", "bad_url"),
     (r"\[Errno (12|23|24|99|105)\]", "local_fault"),
     (r"\[Errno -(2|5|9)\]|Name or service not known|No address associated|nodename nor servname", "dns_not_found"),
     (r"\[Errno -\d+\]|name resolution", "dns_timeout"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,13 +77,14 @@ class FetchPhase:
         stage = self.stage
         check([stage], _REQUESTS)
         recalled: set[str] = set()
+        disk = _Disk()
         with stage.open() as compute:
 
             def fetch_part(task: PartTask) -> PartReport:
                 if task.pool not in recalled:
                     recalled.add(task.pool)
                     recall_notes(Pool.open(task.pool))
-                return _fetch_part(task, partial(attach, stage, compute), self.settings, stage.run.notes)
+                return _fetch_part(task, partial(attach, stage, compute), self.settings, stage.run.notes, disk)
 
             yield fetch_part
 
@@ -106,10 +108,11 @@ class _Part:
         return self.done[self.owners[_asked(self.rows[index])]]
 
 
-def _fetch_part(task: PartTask, compute: Compute, settings: FetchSettings, notes: Notes) -> PartReport:
+def _fetch_part(task: PartTask, compute: Compute, settings: FetchSettings, notes: Notes, disk: _Disk) -> PartReport:
     pool = Pool.open(task.pool)
-    with _local_faults():
+    with _local_faults(pool):
         part = _plan(task, settings)
+        disk.check(pool, task.part, len(part.owners))
         _request(part, pool, task.part, compute, settings.batch_rows)
     fetched = [part.record(index) for index in range(len(part.rows))]
     files = [
@@ -119,6 +122,7 @@ def _fetch_part(task: PartTask, compute: Compute, settings: FetchSettings, notes
     said = write_notes(pool, task.part, notes, task.basis)
     if said is not None:
         files.append(said)
+    disk.learn(part)
     reasons = Counter(str(record["reason"] or "ok") for record in fetched)
     return PartReport(task.part, tuple(files), dict(reasons), _counters(part))
 
@@ -260,11 +264,36 @@ def _counters(part: _Part) -> dict[str, float]:
     }
 
 
+# -- this machine
+
+
+@dataclass
+class _Disk:
+    """Refuses to begin a part that would fill the disk, going by the parts that this worker did before."""
+
+    row_bytes: float = 24 << 10  # a picture of 256 pixels with its caption, until one part is done
+
+    def check(self, pool: Pool, part: int, rows: int) -> None:
+        """Raises LocalFault when less than twice is free of what `rows` requests may bring."""
+        free, needed = shutil.disk_usage(pool.path).free, int(2 * rows * self.row_bytes)
+        if free < needed:
+            raise LocalFault(
+                f"no room at {pool.path} to begin part {part}: {free >> 10:,} KiB free, {needed >> 10:,} KiB wanted; "
+                f"nothing is lost, make room and run the same command again"
+            )
+
+    def learn(self, part: _Part) -> None:
+        """Takes the mean size of a part's new pictures for that of the next."""
+        sizes = [int(str(record["image_bytes"])) for record in part.done.values() if record.get("image_bytes")]
+        if sizes:
+            self.row_bytes = sum(sizes) / len(part.done) + 2048  # its headers, caption and rows of tables
+
+
 @contextlib.contextmanager
-def _local_faults() -> Iterator[None]:
+def _local_faults(pool: Pool) -> Iterator[None]:
     """Rows never fail because of this machine's disk or descriptors; the run stops and can be resumed."""
     try:
         yield
     except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        raise LocalFault(f"{error.strerror or error}{place}; nothing is lost, run the same command again") from error
+        place = error.filename or pool.path
+        raise LocalFault(f"{place}: {error.strerror or error}; nothing is lost, run the same command again") from error

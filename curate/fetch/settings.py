@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from curate.fetch.blocklist import BlockListSettings
 from curate.fetch.politeness import Budget, site
+from curate.fetch.proxy import check_proxy
 from curate.media.image import ImageSettings
 from curate.settings import Settings
 
@@ -20,6 +21,20 @@ class DomainSettings(Settings):
 
     in_flight: int | None = Field(default=None, ge=1)
     interval_seconds: float | None = Field(default=None, ge=0, description="holds also where robots.txt has a longer Crawl-delay")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_server(text: str) -> bool:
+    """Whether this is the address of a name server: 9.9.9.9, 127.0.0.1:5353, 2620:fe::fe or [::1]:5353."""
+    host, _, port = text.rpartition(":")
+    return _is_address(text) or (_is_address(host) and port.isdigit() and 0 < int(port) < 65_536)
 
 
 class FetchSettings(Settings):
@@ -39,6 +54,9 @@ class FetchSettings(Settings):
     max_url_characters: int = Field(default=8192, ge=16)
     max_header_bytes: int = Field(default=32 << 10, ge=1024, description="longest header line in bytes")
     allow_addresses: tuple[str, ...] = Field(default=(), description="CIDRs the guard lets through although they are not public")
+    proxy: str | None = Field(
+        default=None, description="http://HOST:PORT through which all requests go; http_proxy and the like are ignored"
+    )
     opt_out: bool = Field(default=True, description="honour X-Robots-Tag and TDM-Reservation")
     opt_out_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex", "none")
     opt_out_date: datetime.date | None = Field(
@@ -64,6 +82,8 @@ class FetchSettings(Settings):
     connect_seconds: float = Field(default=5.0, gt=0)
     resolve_seconds: float = Field(default=5.0, gt=0)
     total_seconds: float = Field(default=30.0, gt=0, description="for one URL, with its redirects, retries and waits between them")
+    min_bytes_per_second: float = Field(default=1024, ge=0, description="a body that comes slower is given up; 0: no floor")
+    floor_seconds: float = Field(default=10.0, gt=0, description="the stretch of time over which that rate is judged")
     backoff_seconds: float = Field(default=0.5, ge=0, description="mean-doubling base of the full-jitter backoff")
     backoff_cap_seconds: float = Field(default=8.0, ge=0)
     host_in_flight: int = Field(default=2, ge=1, description="requests at once per registrable domain or address, on this machine")
@@ -79,7 +99,9 @@ class FetchSettings(Settings):
     parts_at_once: int = Field(
         default=4, ge=1, description="parts of one worker side by side, so that the slow end of one holds up no other"
     )
-    resolver_threads: int = Field(default=32, ge=1)
+    resolvers: tuple[str, ...] = Field(default=(), description="addresses of name servers, with or without port; default this machine's")
+    resolver_in_flight: int = Field(default=96, ge=1, description="names asked for at once per worker")
+    local_fault_seconds: float = Field(default=300.0, gt=0, description="how long to wait out a fault of this machine")
     decode_seconds: float = Field(default=10.0, gt=0, description="CPU time that one image may take")
     decode_memory_bytes: int = Field(default=1 << 30, ge=64 << 20, description="memory that one image may take")
     batch_rows: int = Field(default=64, ge=1)
@@ -109,12 +131,25 @@ class FetchSettings(Settings):
             raise ValueError("contact must be 3 to 200 printable ASCII characters")
         return value
 
+    @field_validator("resolvers")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not _is_server(text):
+                raise ValueError(f"{text!r} is not the address of a name server, such as 9.9.9.9 or 127.0.0.1:5353")
+        return value
+
     @field_validator("allow_addresses")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
             ipaddress.ip_network(text)
         return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_plain_proxy(cls, value: str | None) -> str | None:
+        return None if value is None else check_proxy(value)
 
     @field_validator("domains")
     @classmethod

@@ -24,8 +24,9 @@ import pyarrow as pa
 import uvloop
 
 from curate.fetch.buffer import ByteBudget, Spill
-from curate.fetch.client import Answer, Client, RunFacts, connect
+from curate.fetch.client import Client, RunFacts, connect
 from curate.fetch.decoder import Decoder
+from curate.fetch.exchange import Answer
 from curate.fetch.settings import FetchSettings
 from curate.fetch.wish import WISH, Wish, wishes_of
 from curate.media.url import redacted
@@ -215,8 +216,7 @@ class _Fetcher:
         try:
             columns, image = await self._decoder.outcome(answer.body, wish)
         finally:
-            if answer.lease:
-                answer.lease.close()
+            self._client.release(answer)
         result.columns.update(columns)
         result.image = image if image is None else self._held(image, spill)
         return result

@@ -197,7 +197,7 @@ def without_network_or_model(*arguments: object) -> None:
     """Runs a command that must end well and must have loaded neither the HTTP client nor torch."""
     code = (
         "import sys; from curate.cli.app import execute; code = execute(sys.argv[1:])\n"
-        "loaded = {'aiohttp', 'torch', 'open_clip'} & set(sys.modules); sys.exit(f'loaded {loaded}' if loaded else code)"
+        "loaded = {'pycurl', 'torch', 'open_clip'} & set(sys.modules); sys.exit(f'loaded {loaded}' if loaded else code)"
     )
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -47,7 +47,7 @@ ANSWERS = [
     ("/length-huge", "too_large", 1),
     ("/length-negative", "bad_response", 1),
     ("/length-twice", "bad_response", 1),
-    ("/length-short", "bad_response", 1),
+    ("/length-short", "decode_truncated", 1),
     ("/endless", "too_large", 1),
     ("/not-http", "bad_response", 1),
     ("/header-huge", "bad_response", 1),

@@ -32,7 +32,8 @@ pytestmark = pytest.mark.skipif(sys.version_info >= (3, 13), reason="img2dataset
 ALIKE = (
     "/image/1", "/image/2", "/image/3", "/small", "/png", "/hops/2", "/slow/4",
     "/status/403", "/status/404", "/status/410", "/status/429", "/status/451", "/status/500", "/missing-noindex",
-    "/loop", "/to-file", "/to-nowhere", "/opt-out-plain", "/empty", "/cut-body", "/cut-chunked", "/reset-before", "/reset-mid",
+    "/loop", "/to-file", "/to-nowhere", "/to-nonsense", "/opt-out-plain", "/empty",
+    "/cut-body", "/cut-chunked", "/reset-before", "/reset-mid",
     "/not-http", "/header-huge",
 )  # fmt: skip
 UNLIKE = {

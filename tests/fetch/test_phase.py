@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import resource
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +15,7 @@ from curate.fetch.settings import FetchSettings
 from curate.media.tar import read
 from curate.stage import PartReport, PartTask
 from curate.store import Pool
-from tests.fetch.conftest import FaultServer, fetch, quick
+from tests.fetch.conftest import FaultServer, quick
 
 PATHS = ["/image/1", "/image/2", "/image/2", "/status/404", "/image/3", "/status/500", "/opt-out", "/image/4"]
 
@@ -145,15 +143,3 @@ def test_a_full_disk_stops_the_run_and_fails_no_row(pool: Pool, server: FaultSer
     monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)  # the device stays
     with pytest.raises(LocalFault, match="No space left"):
         run(pool, quick(), rows=rows)
-
-
-def test_no_more_descriptors_stops_the_run_and_fails_no_row(server: FaultServer) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    try:
-        with pytest.raises(LocalFault, match="ulimit -n"):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 24, hard))
-            fetch([server.url(f"/slow/{index}") for index in range(64)], quick(), batch=64)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -7,19 +7,17 @@ import json
 import random
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 from urllib.parse import urlsplit
-
-import aiohttp
 
 from curate.errors import REASONS
 from curate.fetch import robots, tdm
-from curate.fetch.client import _as_sent, _header_text, _joined, _retry_after
 from curate.fetch.consent import MAX_VALUE_CHARACTERS, OptOut, Rule, find_opt_out, parse, parse_date
 from curate.fetch.entries import NoEntry, host_name, plain_url, url_entry
+from curate.fetch.exchange import Exchange, PageExchange, as_sent, joined
 from curate.fetch.guard import Guard, check_url
 from curate.fetch.politeness import site
+from curate.fetch.settings import FetchSettings
+from curate.fetch.transport import Head
 from curate.fetch.wish import Wish
 from curate.media.blur import BadBoxes, parse_boxes
 from curate.media.url import redacted
@@ -27,6 +25,7 @@ from curate.plan.identity import Refused, canonical_url, sample_id, url_id
 
 _ROBOTS = "User-agent: ?\nDisallow: ?\nUser-agent: curate\nuser-agent: *\nAllow: /?$\nDisallow: *?*?\nCrawl-delay: ?\n?: ?\n"
 TODAY = datetime.date(2026, 1, 1)
+SETTINGS = FetchSettings()
 DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex", "none")
 _GUARD = Guard(("127.0.0.0/8",))
 
@@ -120,7 +119,7 @@ def of_list(said: str) -> None:
     assert canonical_url(url) == url, "canonical once is canonical for good"
     assert len(url_id(url)) == len(sample_id(url, said)) == 32
     assert check_url(url, 8192) in (None, "bad_url", "bad_scheme")
-    _as_sent(url)
+    as_sent(url)
 
 
 def of_web(said: str, base: str) -> None:
@@ -133,8 +132,8 @@ def of_web(said: str, base: str) -> None:
         assert host and site(host)
     if check_url(base, 8192) is None:
         try:
-            _as_sent(base)
-            target = _joined(base, said)
+            as_sent(base)
+            target = joined(base, said)
         except ValueError:
             return  # the client takes it for bad_response
         assert check_url(target, 8192) in (None, "bad_url", "bad_scheme")
@@ -147,10 +146,17 @@ def of_header(said: str, other: str) -> None:
     assert found is None or isinstance(found, OptOut)
     moment = parse_date(said)
     assert moment is None or moment.tzinfo is not None
-    response = cast(aiohttp.ClientResponse, cast(Any, SimpleNamespace(headers={"Content-Type": said, "Retry-After": said})))
-    kept = _header_text(response, "Content-Type")
-    assert kept is not None and len(kept) <= 200 and kept.isprintable() and kept.encode() is not None
-    assert 0.0 <= _retry_after(response) < 1e12
+    wire = said.encode("utf-8", "surrogatepass").decode("latin-1")  # as it comes from the socket
+    head = Head(200 if len(said) % 3 else 302)
+    for name in ("Content-Type", "Retry-After", "X-Robots-Tag", "TDM-Reservation", "Location", "Content-Encoding"):
+        head.add(f"{name}: {wire}")
+    head.add(wire or " ")
+    for exchange in (Exchange(other, SETTINGS, TODAY), PageExchange(_URLS[0], SETTINGS, TODAY)):
+        exchange.judge(head)
+        told = exchange.answer
+        assert told.reason is None or told.reason in REASONS
+        assert told.content_type is None or (len(told.content_type) <= 200 and told.content_type.isprintable())
+        assert 0.0 <= told.retry_after_seconds < 1e12
 
 
 def of_file(said: str, url: str) -> None:

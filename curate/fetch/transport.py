@@ -1,0 +1,492 @@
+"""GET requests over libcurl in a thread of their own: many at once, few Python lines for each; the only user of pycurl.
+
+Every socket is made by the caller's guard at the moment of connecting. Names are never resolved here: addresses come with
+the request. No cookies, credentials or referer are sent, no redirect is followed, no proxy is used but a given one, and
+what is not wanted (by the judge of the headers) is not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pycurl
+
+from curate.errors import LocalFault
+from curate.fetch.buffer import ByteBudget
+from curate.fetch.failures import status_reason
+from curate.fetch.guard import AddressInfo, BlockedAddress
+
+_KEEPALIVE_SECONDS = 2  # idle sockets cost descriptors: 300 rows/s for 2 s stay below the usual limit of 1,024
+_READ_BYTES = 512 << 10
+_MAX_HEADERS = 128
+_EVENTS = 512
+_LONGEST_WAIT_SECONDS = 1.0
+_COMPANY_SECONDS = 0.02
+_RESET = ("reset", "broken pipe", "recv failure", "send failure", "empty reply", "closed abruptly", "unexpected eof")
+_TLS = frozenset({pycurl.E_SSL_CONNECT_ERROR, pycurl.E_PEER_FAILED_VERIFICATION, 53, 54, 58, 59, 64, 66, 80, 82, 83, 90, 91})
+_MALFORMED = frozenset({pycurl.E_UNSUPPORTED_PROTOCOL, 8, 61, 100})  # not HTTP, weird reply, bad encoding, too large headers
+
+
+@dataclass
+class Head:
+    """Status and headers of an answer: (name in lower case, value) in order, bytes that are not ASCII as Latin-1."""
+
+    status: int
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, line: str) -> bool:
+        """Takes one header line, or the continuation of one (RFC 9112, 5.2); False when it is neither."""
+        if line[0] in " \t":
+            if not self.headers:
+                return False
+            name, value = self.headers.pop()
+            self.headers.append((name, f"{value} {line.strip()}".strip()))
+            return True
+        name, colon, value = line.partition(":")
+        self.headers.append((name.strip().lower(), value.strip()))
+        return bool(colon)
+
+    def all(self, name: str) -> list[str]:
+        """Values of all headers of that name."""
+        return [value for known, value in self.headers if known == name]
+
+    def get(self, name: str) -> str | None:
+        """Value of the first header of that name."""
+        return next((value for known, value in self.headers if known == name), None)
+
+    def words(self, name: str) -> set[str]:
+        """What a header lists, over all its lines, in lower case."""
+        return {word.strip().lower() for value in self.all(name) for word in value.split(",")} - {""}
+
+
+@dataclass(frozen=True)
+class TransportSettings:
+    """What holds for all requests: user agent and `accept`, seconds to connect, rate floor, caps, proxy, descriptors kept."""
+
+    user_agent: str
+    accept: str
+    connect_seconds: float
+    min_bytes_per_second: float
+    floor_seconds: float
+    max_header_bytes: int
+    proxy: str | None
+    kept_connections: int
+
+
+@dataclass(eq=False)
+class Transfer:
+    """One GET. `judge` sees the head in the transport's thread and says how many bytes of the body to read at most (None: none).
+
+    A longer body ends as `too_large`, or with `may_be_cut` comes up to the limit. `pins` say where the host is
+    ("host:port:address,address", as CURLOPT_RESOLVE wants it). Afterwards: `head` (if one came), `body`, `size` read, `reason`
+    (None when all that was wanted came), and `error` for what may be this machine's fault. The body is counted in the
+    byte budget until `release`.
+    """
+
+    url: str
+    pins: Sequence[str]
+    seconds: float
+    judge: Callable[[Head], int | None]
+    announce: Callable[[str], None]  # told "sent" and "began", on the event loop
+    may_be_cut: bool = False
+    head: Head | None = None
+    body: bytes | None = None
+    size: int = 0
+    reason: str | None = None
+    error: OSError | None = None
+    held_bytes: int = 0
+    future: asyncio.Future[Transfer] | None = None
+
+    def __post_init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._told_bytes: int | None = None
+        self._most: int | None = None
+        self._is_judged = self._is_blocked = False
+        self._is_tunnelled = True
+        self._wanted = 0  # size to which the body would grow by what libcurl holds back
+        self._bug: Exception | None = None
+
+
+class Transport:
+    """libcurl's multi interface, driven by epoll in a thread; belongs to the event loop that made it."""
+
+    def __init__(self, settings: TransportSettings, open_socket: Callable[[AddressInfo], socket.socket], budget: ByteBudget) -> None:
+        self._settings, self._open_socket, self._budget = settings, open_socket, budget
+        self._authorities = _authorities()
+        self._loop = asyncio.get_running_loop()
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, max(1, settings.kept_connections))
+        self._due: float | None = None
+        self._registered: dict[int, int] = {}
+        self._new: deque[Transfer] = deque()
+        self._abandoned: deque[Transfer] = deque()
+        self._active: dict[pycurl.Curl, Transfer] = {}
+        self._idle: list[pycurl.Curl] = []
+        self._paused: deque[pycurl.Curl] = deque()
+        self._told: dict[Transfer, str] = {}
+        self._tell_at = 0.0
+        self._ended: list[Transfer] = []
+        self._lock = threading.Lock()
+        self._is_woken = self._closing = False
+        self._broken: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="transport", daemon=True)
+        self._thread.start()
+
+    async def get(self, transfer: Transfer) -> Transfer:
+        """Does one GET; what went wrong stands in the transfer. Cancelling gives it up."""
+        if self._broken:
+            raise self._broken
+        transfer.future = self._loop.create_future()
+        self._new.append(transfer)
+        self._wake_up()
+        try:
+            return await transfer.future
+        except asyncio.CancelledError:
+            self._abandoned.append(transfer)
+            self._wake_up()
+            raise
+
+    def release(self, transfer: Transfer) -> None:
+        """Gives back the body's share of the byte budget; may be called again."""
+        size, transfer.held_bytes = transfer.held_bytes, 0
+        if size and self._budget.release(transfer, size):
+            self._wake_up()
+
+    async def close(self) -> None:
+        """Ends the thread and all connections."""
+        self._closing = True
+        self._wake_up()
+        await asyncio.to_thread(self._thread.join)
+
+    def _wake_up(self) -> None:
+        with self._lock:
+            if self._is_woken:
+                return
+            self._is_woken = True
+        os.eventfd_write(self._wake, 1)
+
+    # -- the thread
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._turn()
+        except Exception as error:  # a bug; whoever waits is told instead of left waiting
+            self._broken = error
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(_fail, [*self._active.values(), *self._new], error)
+        finally:
+            for curl in self._active:
+                self._multi.remove_handle(curl)
+                curl.close()
+            for curl in self._idle:
+                curl.close()
+            self._multi.close()
+            self._epoll.close()
+            os.close(self._wake)
+
+    def _turn(self) -> None:
+        for descriptor, events in self._epoll.poll(self._patience(), _EVENTS):
+            if descriptor == self._wake:
+                os.eventfd_read(self._wake)
+                with self._lock:
+                    self._is_woken = False
+            else:
+                self._multi.socket_action(descriptor, _flags(events))
+        if self._due is not None and time.monotonic() >= self._due:
+            self._due = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._give_up()
+        self._resume()
+        self._begin()
+        self._collect()
+        if self._ended or (self._told and time.monotonic() >= self._tell_at):
+            self._tell()
+
+    def _tell(self) -> None:
+        told, self._told, ended, self._ended = self._told, {}, self._ended, []
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(_hear, told, ended)
+
+    def _announce(self, transfer: Transfer, what: str) -> None:
+        """News that can wait a moment for company; only the last of each transfer is told."""
+        if not self._told:
+            self._tell_at = time.monotonic() + _COMPANY_SECONDS
+        self._told[transfer] = what
+
+    def _patience(self) -> float:
+        due = min((moment for moment in (self._due, self._tell_at if self._told else None) if moment is not None), default=None)
+        return _LONGEST_WAIT_SECONDS if due is None else min(_LONGEST_WAIT_SECONDS, max(0.0, due - time.monotonic()))
+
+    def _on_timer(self, milliseconds: int) -> None:
+        self._due = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+
+    def _on_socket(self, event: int, descriptor: int, multi: object, data: object) -> None:
+        wanted = {pycurl.POLL_IN: select.EPOLLIN, pycurl.POLL_OUT: select.EPOLLOUT, pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT}
+        mask = wanted.get(event, 0)
+        if event == pycurl.POLL_REMOVE:
+            if self._registered.pop(descriptor, None) is not None:
+                with suppress(OSError):
+                    self._epoll.unregister(descriptor)
+        elif descriptor in self._registered:
+            self._epoll.modify(descriptor, mask)
+        else:
+            self._registered[descriptor] = mask
+            try:
+                self._epoll.register(descriptor, mask)
+            except FileExistsError:  # closed and opened again under the same number
+                self._epoll.modify(descriptor, mask)
+
+    def _begin(self) -> None:
+        while self._new:
+            transfer = self._new.popleft()
+            if transfer.future is None or transfer.future.cancelled():
+                continue
+            curl = self._idle.pop() if self._idle else self._new_handle()
+            try:
+                self._prepare(curl, transfer)
+            except (pycurl.error, ValueError, UnicodeError):
+                self._idle.append(curl)
+                transfer.reason = "bad_url"
+                self._ended.append(transfer)
+                continue
+            self._active[curl] = transfer
+            self._multi.add_handle(curl)
+
+    def _give_up(self) -> None:
+        while self._abandoned:
+            transfer = self._abandoned.popleft()
+            curl = next((curl for curl, known in self._active.items() if known is transfer), None)
+            if curl is not None:
+                self._end(curl, pycurl.E_ABORTED_BY_CALLBACK, "")
+            self.release(transfer)
+
+    def _new_handle(self) -> pycurl.Curl:
+        curl, said = pycurl.Curl(), self._settings
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        curl.setopt(pycurl.PATH_AS_IS, 1)
+        curl.setopt(pycurl.USERAGENT, said.user_agent)
+        curl.setopt(pycurl.HTTPHEADER, [f"Accept: {said.accept}", "Accept-Encoding: identity"])
+        curl.setopt(pycurl.BUFFERSIZE, _READ_BYTES)
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(said.connect_seconds * 1000))
+        curl.setopt(pycurl.MAXAGE_CONN, _KEEPALIVE_SECONDS)
+        curl.setopt(pycurl.PROXY, said.proxy or "")  # an empty one also overrules the environment
+        if said.min_bytes_per_second:
+            curl.setopt(pycurl.LOW_SPEED_LIMIT, max(1, int(said.min_bytes_per_second)))
+            curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(said.floor_seconds)))
+        if self._authorities:
+            curl.setopt(pycurl.CAINFO, self._authorities)
+        if not said.kept_connections:
+            curl.setopt(pycurl.FORBID_REUSE, 1)
+        return curl
+
+    def _prepare(self, curl: pycurl.Curl, transfer: Transfer) -> None:
+        transfer._is_tunnelled = not (self._settings.proxy and transfer.url.startswith("https:"))
+        curl.setopt(pycurl.URL, transfer.url)
+        curl.setopt(pycurl.TIMEOUT_MS, max(1, int(transfer.seconds * 1000)))
+        curl.setopt(pycurl.RESOLVE, list(transfer.pins))
+        curl.setopt(pycurl.HEADERFUNCTION, lambda line: self._on_header(transfer, line))
+        curl.setopt(pycurl.WRITEFUNCTION, lambda data: self._on_body(curl, transfer, data))
+        curl.setopt(pycurl.OPENSOCKETFUNCTION, lambda purpose, address: self._socket(transfer, address))
+        curl.setopt(pycurl.PREREQFUNCTION, lambda *addresses: self._on_request(transfer))
+
+    def _socket(self, transfer: Transfer, address: tuple[int, int, int, tuple[object, ...]]) -> object:
+        family, kind, protocol, place = address
+        try:
+            return self._open_socket((family, kind, protocol, "", place))
+        except BlockedAddress:
+            transfer._is_blocked = True
+        except OSError as error:
+            transfer.error = error
+        return pycurl.SOCKET_BAD
+
+    def _on_request(self, transfer: Transfer) -> int:
+        self._announce(transfer, "sent")
+        return int(pycurl.PREREQFUNC_OK)
+
+    def _on_header(self, transfer: Transfer, line: bytes) -> int | None:
+        """One header line; the blank one ends the head. Returning 0 ends the transfer."""
+        if transfer._is_judged:
+            return None  # a trailer
+        if line.startswith(b"HTTP/"):
+            status = line.split(None, 2)[1:2]
+            transfer.head = Head(int(status[0]) if status and status[0].isdigit() and len(status[0]) == 3 else 0)
+            return None
+        head, text = transfer.head, line.decode("latin-1").rstrip("\r\n")
+        if head is None or len(line) > self._settings.max_header_bytes or len(head.headers) >= _MAX_HEADERS:
+            return self._stop(transfer, "bad_response")
+        if text:
+            return None if head.add(text) else self._stop(transfer, "bad_response")
+        if 100 <= head.status < 200:
+            return None
+        return self._judge(transfer, head) if transfer._is_tunnelled else self._tunnel(transfer, head)
+
+    def _tunnel(self, transfer: Transfer, head: Head) -> int | None:
+        """The proxy's own answer to CONNECT."""
+        transfer._is_tunnelled = True
+        if 200 <= head.status < 300:
+            return None
+        return self._stop(transfer, status_reason(head.status) or "bad_response")
+
+    def _judge(self, transfer: Transfer, head: Head) -> int | None:
+        transfer._is_judged = True
+        self._announce(transfer, "began")
+        lengths = head.words("content-length")
+        if len(lengths) > 1 or (lengths and head.all("transfer-encoding")) or not all(map(_is_number, lengths)):
+            return self._stop(transfer, "bad_response")
+        transfer._told_bytes = int(lengths.pop()) if lengths else None
+        try:
+            transfer._most = transfer.judge(head)
+        except Exception as error:  # raised again where somebody awaits the transfer; libcurl would only print it
+            transfer._bug = error
+        return 0 if transfer._most is None else None
+
+    def _on_body(self, curl: pycurl.Curl, transfer: Transfer, data: bytes) -> int | None:
+        """A piece of the body: kept, refused, or left with libcurl until there is room."""
+        most, size = transfer._most or 0, transfer.size + len(data)
+        if not self._has_room(transfer, size):
+            transfer._wanted = size
+            self._paused.append(curl)
+            return int(pycurl.WRITEFUNC_PAUSE)
+        transfer.size = size
+        if size > most and not transfer.may_be_cut:
+            return self._stop(transfer, "too_large")
+        transfer._chunks.append(data)
+        return 0 if size > most else None
+
+    def _has_room(self, transfer: Transfer, size: int) -> bool:
+        """Whether a body may grow to `size`; reserves what that takes."""
+        most = transfer._most or 0
+        if not transfer.held_bytes:
+            transfer.held_bytes = self._budget.reserve(transfer._told_bytes, most)
+        if transfer.held_bytes and transfer.held_bytes < size <= most and self._budget.grow(transfer, most - transfer.held_bytes):
+            transfer.held_bytes = most
+        return transfer.held_bytes >= min(size, most) > 0
+
+    def _resume(self) -> None:
+        """Lets those that wait for room go on, in their order."""
+        if not self._paused or not self._budget.was_released():
+            return
+        while self._paused:
+            curl = self._paused[0]
+            transfer = self._active.get(curl)
+            if transfer is not None and transfer._wanted and not self._has_room(transfer, transfer._wanted):
+                return
+            self._paused.popleft()
+            if transfer is not None and transfer._wanted:
+                transfer._wanted = 0
+                curl.pause(pycurl.PAUSE_CONT)
+
+    def _stop(self, transfer: Transfer, reason: str) -> int:
+        transfer.reason = reason
+        return 0
+
+    def _collect(self) -> None:
+        """Takes what came to an end, and throws out what nobody waits for any more."""
+        left = 1
+        while left:
+            left, done, failed = self._multi.info_read()
+            for curl in done:
+                self._end(curl, 0, "")
+            for curl, code, text in failed:
+                self._end(curl, code, text)
+
+    def _end(self, curl: pycurl.Curl, code: int, text: str) -> None:
+        transfer = self._active.pop(curl)
+        self._multi.remove_handle(curl)
+        if transfer.reason is None and code:
+            self._explain(curl, transfer, code, text.lower())
+        self._idle.append(curl)
+        if transfer.reason is None and transfer._most is not None:
+            transfer.body = b"".join(transfer._chunks)
+        transfer._chunks = []
+        if transfer.body is None:
+            self.release(transfer)
+        self._ended.append(transfer)
+
+    def _explain(self, curl: pycurl.Curl, transfer: Transfer, code: int, text: str) -> None:
+        """What libcurl's code means for the row."""
+        if code in (pycurl.E_WRITE_ERROR, pycurl.E_ABORTED_BY_CALLBACK) and transfer._is_judged:
+            return  # we ended it ourselves, and know why
+        if code == pycurl.E_COULDNT_CONNECT and not transfer._is_blocked and transfer.error is None:
+            number = int(curl.getinfo(pycurl.OS_ERRNO))
+            transfer.error = OSError(number, os.strerror(number)) if number else None
+        transfer.reason = _reason(curl, transfer, code, text)
+
+
+def _is_number(text: str) -> bool:
+    """Digits that `int` takes: not those of other scripts, and not thousands of them."""
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
+def _reason(curl: pycurl.Curl, transfer: Transfer, code: int, text: str) -> str:
+    if code == pycurl.E_COULDNT_CONNECT:
+        return "blocked_address" if transfer._is_blocked else "connect_failed"
+    if code == pycurl.E_OPERATION_TIMEDOUT:
+        if "too slow" in text:
+            return "too_slow"
+        return "timeout_total" if curl.getinfo(pycurl.CONNECT_TIME) else "connect_timeout"
+    if any(words in text for words in _RESET):
+        return "connection_reset"
+    if code in _TLS:
+        return "tls_failed"
+    if code == pycurl.E_PARTIAL_FILE:
+        return "truncated"
+    if code == pycurl.E_GOT_NOTHING:
+        return "connection_reset"
+    if code == pycurl.E_URL_MALFORMAT:
+        return "bad_url"
+    if code in (pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_RESOLVE_PROXY):
+        return "dns_not_found"
+    return "bad_response"
+
+
+def _flags(events: int) -> int:
+    flags = pycurl.CSELECT_IN if events & (select.EPOLLIN | select.EPOLLHUP) else 0
+    if events & select.EPOLLOUT:
+        flags |= pycurl.CSELECT_OUT
+    return flags | (pycurl.CSELECT_ERR if events & select.EPOLLERR else 0)
+
+
+def _hear(told: Mapping[Transfer, str], ended: Sequence[Transfer]) -> None:
+    """On the event loop: what happened to whom."""
+    for transfer, what in told.items():
+        transfer.announce(what)
+    for transfer in ended:
+        if transfer.future is None or transfer.future.done():
+            continue
+        if transfer._bug is not None:
+            transfer.future.set_exception(transfer._bug)
+        else:
+            transfer.future.set_result(transfer)
+
+
+def _fail(transfers: Sequence[Transfer], error: Exception) -> None:
+    for transfer in transfers:
+        if transfer.future is not None and not transfer.future.done():
+            transfer.future.set_exception(error)
+
+
+def _authorities() -> str | None:
+    """File of the certificate authorities that this machine trusts. Raises LocalFault when SSL_CERT_FILE names none."""
+    named = os.environ.get("SSL_CERT_FILE")
+    if named and not os.path.isfile(named):
+        raise LocalFault(f"SSL_CERT_FILE names {named}, which is not there")
+    return named or ssl.get_default_verify_paths().cafile
