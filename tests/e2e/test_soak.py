@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import theilslopes
 
+from curate.fetch.settings import FetchSettings
 from curate.recipe import load_recipe, run_recipe
 from tests.e2e.lean_server import expected, serving, url
 
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="need
 WORKERS = 2
 CEILING_BYTES = 512 << 20
 SLOPE_BYTES = 1 << 20  # a 10,000 rows
+SOCKETS = "socket:[N]"
 SETTINGS = ('allow_addresses=["127.0.0.0/8"]', "host_interval_seconds=0.05", "patience_seconds=-1")
 
 
@@ -117,6 +119,8 @@ def hold(found: Soaked, rows: int, more_threads: int) -> None:
     assert found.peak_bytes <= CEILING_BYTES
     for warm, end in found.told:
         assert end["rows"] > warm["rows"] > 0
+        idle = [line["open"].pop(SOCKETS, 0) for line in (warm, end)]  # connections that are kept in case they are of use again
+        assert max(idle) <= FetchSettings().in_flight + 64
         assert (end["open"], end["children"]) == (warm["open"], warm["children"])
         assert end["threads"] <= warm["threads"] + more_threads
     assert found.left == []
