@@ -7,6 +7,8 @@ pool.sql("SELECT reason, count(*) FROM samples GROUP BY 1").df()
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +26,17 @@ from curate.dedupe.settings import DedupeSettings
 from curate.engines.base import EngineSettings
 from curate.errors import UsageError
 from curate.evaluate.settings import EvaluateSettings
+from curate.fetch.settings import FetchSettings
 from curate.filter.decide import FilterReport, filter_pool
 from curate.filter.decide import preview as count
 from curate.filter.settings import FilterSettings
+from curate.later import GrowthReport, RetryReport, age, grow, retry, retry_reasons
 from curate.learn import EvaluateReport, evaluate_model
 from curate.lease import claim
+from curate.plan.settings import InputSettings
 from curate.progress import Progress, Silent
+from curate.removal.proof import ProofReport, prove
+from curate.removal.takedown import RemovalReport, purge, takedown
 from curate.run import PhaseReport, run_phase
 from curate.score.phase import ScorePhase
 from curate.score.settings import ScoreSettings
@@ -114,6 +121,23 @@ class Pool:
         """What became of one URL, sample_id or url_id, in the order in which it happened."""
         return history(self._store, url)
 
+    def add(self, path: str | Path | Sequence[str], fetch: Mapping[str, Any] | None = None, **listed: Any) -> GrowthReport:
+        """Adds a further list and fetches what the pool lacks of it; `listed` are settings of the list, `fetch` changes the pool's."""
+        said = [str(one) for one in path] if isinstance(path, list | tuple) else str(path)
+        settings = build(InputSettings, merged(listed, {"path": said}))
+        asking, engine = self._settings("fetch", FetchSettings, dict(fetch or {})), self._settings("engine", EngineSettings, {})
+        had = self._stored("prefilter")
+        with claim(self._store, {}, engine.lease_seconds) as run:
+            return grow(self._store, run, settings, (had.get("where"), had.get("uid_file")), asking, engine, self._progress)
+
+    def retry(self, reasons: str | Sequence[str] = (), older_than: datetime.timedelta | str | None = None, **changes: Any) -> RetryReport:
+        """Asks failed rows once more: those of the reasons, by default all that another try may mend; `older_than` like "7d"."""
+        chosen = retry_reasons([reasons] if isinstance(reasons, str) else list(reasons))
+        spared = age(older_than) if isinstance(older_than, str) else older_than
+        asking, engine = self._settings("fetch", FetchSettings, changes), self._settings("engine", EngineSettings, {})
+        with claim(self._store, {}, engine.lease_seconds) as run:
+            return retry(self._store, run, asking, engine, chosen, spared, self._progress)
+
     def score(self, model: str | None = None, weights: str | None = None, **changes: Any) -> PhaseReport:
         """Computes a table of scores; with `model` or `weights`, its CLIP scorer is that one. No request is made."""
         settings = build(ScoreSettings, merged(self._scorers(changes.get("name"), model, weights), changes))
@@ -154,6 +178,25 @@ class Pool:
     def report(self, output: str | Path | None = None, reveal: bool = False, policy: str | None = None) -> Path:
         """Writes the page to look at, by default POOL/report/index.html; returns its path."""
         return write_report(self._store, Path(output or self.path / "report"), policy, reveal, self._progress)
+
+    def takedown(
+        self, where: str | None = None, listed: str | Path | None = None, because: str = "", *, only_named: bool = False,
+        near_copies: bool = False, keep_text: bool = False, proof: bool = True, dry_run: bool = False,
+    ) -> RemovalReport:  # fmt: skip
+        """Withdraws rows for good and bars them from coming back; see `curate.removal.takedown.takedown`."""
+        path = None if listed is None else Path(listed)
+        return takedown(
+            self._store, where, path, because, only_named=only_named, near_copies=near_copies, keep_text=keep_text, proof=proof,
+            dry_run=dry_run, progress=self._progress,
+        )  # fmt: skip
+
+    def purge(self, where: str | None = None, *, dry_run: bool = False) -> RemovalReport:
+        """Deletes the stored bytes of dropped rows; what was measured of them stays."""
+        return purge(self._store, where, dry_run=dry_run, progress=self._progress)
+
+    def prove(self) -> ProofReport:
+        """Searches every file for what was ever taken down."""
+        return prove(self._store, self._progress)
 
     def train(self, name: str | None = None, subset: str | None = None, where: str | None = None, **changes: Any) -> TrainReport:
         """Trains a model into POOL/models/<name>, on packed shards or on the rows that `where` selects; resumes."""

@@ -6,9 +6,11 @@ CurateError
 │   ├── InputError               an input list; names file, column and line
 │   ├── SchemaError              a table or batch is not what schemas/ says
 │   ├── IdentityError            another model, stage or setting under a name the pool already knows
+│   ├── Withdrawn                an older version or subset that held rows which were taken down since
 │   └── MissingExtra             an optional package; names the extra that brings it
 ├── Stopped             exit 1   nothing is lost; the same command resumes
 │   ├── PoolBusy                 another run holds the pool's lease
+│   ├── RemovalUnfinished        a takedown or purge was interrupted and must be finished first
 │   ├── Fenced                   a newer run took over while this one was away
 │   └── LocalFault               this machine's disk, memory or resolver
 └── RunFailed           exit 3   the run ended, and something in it is wrong
@@ -50,6 +52,10 @@ class IdentityError(UsageError):
     """The pool already holds this name with another model, version or setting."""
 
 
+class Withdrawn(UsageError):
+    """What was asked for can no longer be read, since rows of it were taken down."""
+
+
 class MissingExtra(UsageError):
     """An optional package is not installed."""
 
@@ -70,6 +76,10 @@ class Stopped(CurateError):
 
 class PoolBusy(Stopped):
     """Another live run holds the lease of a table that this run would write."""
+
+
+class RemovalUnfinished(Stopped):
+    """A takedown or purge of this pool was interrupted; nothing else may write before it is finished."""
 
 
 class Fenced(Stopped):
@@ -130,7 +140,8 @@ REASONS: dict[str, Reason] = {
     "robots_disallowed": _dropped("robots.txt forbids the address"),
     "robots_unreachable": _retry("robots.txt could not be had, which forbids all for now (RFC 9309)"),
     "blocklisted": _dropped("on one of the user's block lists"),
-    "withdrawn": _dropped("taken down after it was published"),
+    "withdrawn": _dropped("taken down, or on the list of what was"),
+    "purged": _dropped("its bytes were deleted to free space; what was measured stays"),
     # network
     "blocked_address": _failed("the host resolves to a private, loopback or reserved address"),
     "dns_not_found": _failed("the host name does not exist"),

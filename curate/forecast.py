@@ -26,7 +26,7 @@ from curate.errors import UsageError
 from curate.evaluate.statistics import Interval, mean_interval
 from curate.fetch.politeness import site
 from curate.plan.hosts import count_hosts
-from curate.plan.plan import part_count
+from curate.plan.parts import part_count
 from curate.plan.survey import Survey, survey
 from curate.progress import Progress, Silent
 from curate.recipe import Job, Recipe, RecipeSettings, recipe_settings, run_recipe

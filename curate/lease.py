@@ -20,24 +20,31 @@ from pathlib import Path
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
-from curate.errors import Fenced, PoolBusy
+from curate.errors import Fenced, PoolBusy, RemovalUnfinished
 from curate.stage import PartFile
 from curate.store import Pool, add_statistics, sync_file, sync_folder
 
 APPLICATION = "curate"
 LEASE_SECONDS = 10.0
+REMOVAL = "removal"
+"""Name of the document that stands while a takedown or purge is under way; it outlives a crash."""
+REMOVALS = "removals"
+"""Name of the document that counts finished ones, so that a run notices one that happened behind its back."""
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 
 
 class Run:
     """One run's right to write some tables; made by `claim`."""
 
-    def __init__(self, pool: Pool, owner: Mapping[str, object]) -> None:
+    def __init__(self, pool: Pool, owner: Mapping[str, object], removes: bool = False) -> None:
         self.pool = pool
         self.owner = owner
+        self._removes = removes
+        self._removals = pool.read_document(REMOVALS)
         self._tables: dict[str, _Claim] = {}
 
     def commit(self, table: str, files: Sequence[PartFile]) -> None:
@@ -63,13 +70,27 @@ class Run:
             claim.check()
 
     def add(self, table: str, schema: pa.Schema) -> None:
-        """Claims one more table, making it when it does not exist. Raises PoolBusy."""
-        if table not in self._tables:
-            self._tables[table] = _Claim.take(self.pool, table, schema, self.owner)
+        """Claims one more table, making it when it does not exist. Raises PoolBusy, RemovalUnfinished, Fenced."""
+        if table in self._tables:
+            return
+        self._tables[table] = _Claim.take(self.pool, table, schema, self.owner)
+        if self._removes:
+            return
+        refuse_unfinished(self.pool)  # after the claim: a removal that begins now finds the table taken
+        if self.pool.read_document(REMOVALS) != self._removals:
+            raise Fenced("rows of this pool were taken down or purged meanwhile: give the same command again")
+
+    def grow(self, table: str, schema: pa.Schema) -> None:
+        """Gives a table that this run holds the columns of `schema` that it lacks, all nullable. Raises Fenced."""
+        self._tables[table].grow(schema)
 
     def _write(self, table: str, adds: Sequence[PartFile], removes: Sequence[PartFile]) -> None:
         if adds or removes:
             self._tables[table].write(adds, removes)
+
+    def epoch(self, table: str) -> int:
+        """This run's epoch on a table that it holds: one more than that of the run before it."""
+        return self._tables[table].epoch
 
     def release(self) -> None:
         """Gives all leases back; the epochs stay."""
@@ -82,15 +103,26 @@ class Run:
             claim.beat()
 
 
+def refuse_unfinished(pool: Pool) -> None:
+    """Raises RemovalUnfinished while a takedown or purge of the pool waits to be finished."""
+    found = pool.read_document(REMOVAL)
+    if found is not None:
+        kind = found["kind"]
+        raise RemovalUnfinished(f"a {kind} of this pool is under way or was interrupted: finish it first with  curate {kind} {pool.path}")
+
+
 @contextmanager
-def claim(pool: Pool, tables: Mapping[str, pa.Schema], lease_seconds: float = LEASE_SECONDS) -> Iterator[Run]:
+def claim(pool: Pool, tables: Mapping[str, pa.Schema], lease_seconds: float = LEASE_SECONDS, *, removes: bool = False) -> Iterator[Run]:
     """Takes the right to write `tables` for as long as the block runs.
 
-    Raises PoolBusy when a live run holds one of them. A run is dead when its process is gone (same host) or when its
-    lease has not been renewed for `lease_seconds` (it was stopped, or its machine is gone).
+    Raises PoolBusy when a live run holds one of them, RemovalUnfinished while rows are being taken down (`removes` is how
+    a takedown itself asks). A run is dead when its process is gone (same host) or when its lease has not been renewed
+    for `lease_seconds` (it was stopped, or its machine is gone).
     """
+    if not removes:
+        refuse_unfinished(pool)
     _remove_leftovers(pool)
-    run = Run(pool, _me(lease_seconds))
+    run = Run(pool, _me(lease_seconds), removes)
     stop = threading.Event()
     heart = threading.Thread(target=_beat_until, args=(run, stop, lease_seconds / 4), daemon=True)
     try:
@@ -131,13 +163,27 @@ class _Claim:
         now = int(time.time() * 1000)
         actions = [AddAction(f.path, f.size_bytes, {}, now, True, add_statistics(f)) for f in adds]
         gone = [RemoveAction(f.path, True, now, f.size_bytes, {}) for f in removes]
-        mark = Transaction(APPLICATION, (self.epoch << 32) + self.wave)
-        properties = CommitProperties(app_transactions=[mark], custom_metadata={"epoch": str(self.epoch), "wave": str(self.wave)})
-        self._refresh()
-        try:
+        with self._committing() as properties:
             self.delta.create_write_transaction(
                 [*actions, *gone], "append", self.schema, commit_properties=properties, post_commithook_properties=_HOOKS
             )
+
+    def grow(self, schema: pa.Schema) -> None:
+        have = {field.name for field in pa.schema(self.delta.schema().to_arrow())}
+        new = [pa.field(field.name, field.type) for field in schema if field.name not in have]
+        if new:
+            with self._committing() as properties:
+                fields = DeltaSchema.from_arrow(pa.schema(new)).fields
+                self.delta.alter.add_columns(fields, commit_properties=properties, post_commithook_properties=_HOOKS)
+        self.schema = schema
+
+    @contextmanager
+    def _committing(self) -> Iterator[CommitProperties]:
+        """One transaction under this epoch: it holds when the block ends, or the run was fenced."""
+        mark = Transaction(APPLICATION, (self.epoch << 32) + self.wave)
+        self._refresh()
+        try:
+            yield CommitProperties(app_transactions=[mark], custom_metadata={"epoch": str(self.epoch), "wave": str(self.wave)})
         except CommitFailedError as error:
             raise Fenced(f"a newer run took over table {self._name}; this run stops and loses nothing") from error
         self.wave += 1

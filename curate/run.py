@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from curate import schema as schemas
 from curate.engines.base import Engine, EngineSettings, PartFailure
@@ -13,13 +18,16 @@ from curate.engines.local import LocalEngine
 from curate.errors import IdentityError, PartsFailed, UsageError
 from curate.lease import Run
 from curate.progress import Progress, Silent
-from curate.stage import PartFile, PartReport, PartTask, Phase, fingerprint
+from curate.stage import Again, PartFile, PartReport, PartTask, Phase, Repeatable, fingerprint
 from curate.store import Pool, Snapshot
 
 
 @dataclass
 class PhaseReport:
-    """What a phase did: parts worked on and skipped, rows by reason, counters (requests, decodes, model_calls, …)."""
+    """What a phase did: parts worked on and skipped, rows by reason, counters (requests, decodes, model_calls, …).
+
+    `passes` is more than 1 when rows of finished parts were done again (domains over budget).
+    """
 
     name: str
     parts: int = 0
@@ -27,12 +35,7 @@ class PhaseReport:
     seconds: float = 0.0
     reasons: collections.Counter[str] = field(default_factory=collections.Counter)
     counters: collections.Counter[str] = field(default_factory=collections.Counter)
-
-    def add(self, report: PartReport) -> None:
-        """Counts one part in."""
-        self.parts += 1
-        self.reasons.update(report.reasons)
-        self.counters.update(report.counters)
+    passes: int = 1
 
 
 def make_engine(settings: EngineSettings) -> Engine:
@@ -45,56 +48,174 @@ def make_engine(settings: EngineSettings) -> Engine:
 def run_phase(pool: Pool, run: Run, phase: Phase, settings: EngineSettings, progress: Progress | None = None) -> PhaseReport:
     """Brings the phase's table up to date: computes the stale parts, commits them in waves.
 
-    Raises PartsFailed when parts are left over, IdentityError when the table was written under other settings.
+    A `Repeatable` phase then does the rows that it left for later, in passes over the parts that hold such rows, until
+    none is left; list by list where several were added. Raises PartsFailed when parts are left over, IdentityError when
+    the table was written under other settings.
     """
-    progress, begun = progress or Silent(), time.monotonic()
-    run.add(phase.table, phase.schema)
-    _hold_identity(pool, phase)
-    tasks, done = stale_parts(pool, phase)
-    report, failures = PhaseReport(phase.name, skipped=done), []
-    waves = _Waves(run, phase.table, settings)
-    progress.start(phase.name, len(tasks), "parts")
-    try:
-        for outcome in _each(settings, phase, tasks):
-            if isinstance(outcome, PartFailure):
-                failures.append(outcome)
-                continue
-            report.add(outcome)
-            waves.add(outcome)
-            progress.advance(phase.name, 1, **_facts(report))
-    finally:
-        waves.flush()
-    progress.finish(phase.name)
-    report.seconds = time.monotonic() - begun
-    if failures:
-        first = failures[0]
-        raise PartsFailed(f"{phase.name}: {len(failures)} of {len(tasks)} parts failed; part {first.part}: {first.message.strip()}")
-    return report
+    _take(pool, run, phase)
+    tasks = _tasks(pool, phase)
+    work = _Work(pool, run, phase, settings, progress or Silent())
+    for parts in _lists(pool, phase, tasks):
+        work.do(phase, [task for task in parts if not _is_current(task)])
+        work.later_passes(parts)
+    return work.end(len(tasks))
+
+
+def redo(pool: Pool, run: Run, phase: Repeatable, settings: EngineSettings, again: Again, progress: Progress | None = None) -> PhaseReport:
+    """Does the rows that `again` chooses once more, in parts that are up to date; no other row changes.
+
+    Parts that are stale or were never done are left to `run_phase`. Raises PartsFailed, IdentityError.
+    """
+    _take(pool, run, phase)
+    tasks = _tasks(pool, phase)
+    work = _Work(pool, run, phase, settings, progress or Silent())
+    for parts in _lists(pool, phase, tasks):
+        work.do(phase, work.chosen(parts, again))
+        work.later_passes(parts)
+    return work.end(len(tasks))
 
 
 def stale_parts(pool: Pool, phase: Phase) -> tuple[list[PartTask], int]:
     """Work orders for the parts whose file is missing or was computed from something else; and how many are done."""
+    tasks = _tasks(pool, phase)
+    stale = [task for task in tasks if not _is_current(task)]
+    return [task.order for task in stale], len(tasks) - len(stale)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A part's work order, and what its committed file was computed from."""
+
+    order: PartTask
+    basis: str | None
+
+
+def _is_current(task: _Task) -> bool:
+    return task.basis == task.order.basis
+
+
+def _tasks(pool: Pool, phase: Phase) -> list[_Task]:
+    """One for every part of the phase's first input, in part order."""
     inputs = {name: pool.snapshot(name) for name in phase.inputs}
     if inputs[phase.inputs[0]].version < 0:
         raise UsageError(f"{phase.name} reads table {phase.inputs[0]!r}, which this pool does not have yet: run the phase before it first")
     present = {name: found for name, found in inputs.items() if found.version >= 0}
     mine = pool.snapshot(phase.table)
-    tasks = [_task(pool, phase, present, mine, part) for part in sorted(inputs[phase.inputs[0]].by_part)]
-    stale = [task for task in tasks if not (task.previous and mine.by_part[task.part].basis == task.basis)]
-    return stale, len(tasks) - len(stale)
+    beside = [pool.snapshot(name) for name in phase.also] if isinstance(phase, Repeatable) else []
+    return [_task(pool, phase, present, mine, beside, part) for part in sorted(inputs[phase.inputs[0]].by_part)]
 
 
-def _task(pool: Pool, phase: Phase, inputs: Mapping[str, Snapshot], mine: Snapshot, part: int) -> PartTask:
+def _task(pool: Pool, phase: Phase, inputs: Mapping[str, Snapshot], mine: Snapshot, beside: Sequence[Snapshot], part: int) -> _Task:
     missing = [name for name, found in inputs.items() if part not in found.by_part]
     if missing:
         raise UsageError(f"{phase.name}: table {missing[0]!r} lacks part {part}: run the phase that writes it first")
-    basis = fingerprint(phase.identity(), *(f"{name}/{found.by_part[part].path}" for name, found in sorted(inputs.items())))
-    previous = mine.path_of(part) if part in mine.by_part else None
-    return PartTask(str(pool.path), part, {name: found.path_of(part) for name, found in inputs.items()}, basis, previous)
+    basis = part_basis(phase.identity(), {name: found.by_part[part].path for name, found in inputs.items()})
+    paths = {name: found.path_of(part) for name, found in inputs.items()}
+    if part not in mine.by_part:
+        return _Task(PartTask(str(pool.path), part, paths, basis), None)
+    known = {found.table: found.path_of(part) for found in beside if part in found.by_part}
+    return _Task(PartTask(str(pool.path), part, paths, basis, mine.path_of(part), known), mine.by_part[part].basis)
 
 
-def _each(settings: EngineSettings, phase: Phase, tasks: Sequence[PartTask]) -> Iterator[PartReport | PartFailure]:
-    return make_engine(settings).each(phase, tasks) if tasks else iter(())
+def part_basis(identity: str, files: Mapping[str, str]) -> str:
+    """What a part's file is a function of: the phase's identity, and the part's file in each input table."""
+    return fingerprint(identity, *(f"{name}/{path}" for name, path in sorted(files.items())))
+
+
+def _lists(pool: Pool, phase: Phase, tasks: Sequence[_Task]) -> list[list[_Task]]:
+    """Tasks by the list that their rows came with, in the order in which the lists were added; all at once where that does not matter."""
+    if not isinstance(phase, Repeatable):
+        return [list(tasks)]
+    rows = pool.snapshot(phase.inputs[0]).by_part
+    return [list(parts) for _, parts in itertools.groupby(tasks, lambda task: rows[task.order.part].basis)]
+
+
+class _Work:
+    """One run of a phase over some parts, in one or more passes."""
+
+    def __init__(self, pool: Pool, run: Run, phase: Phase, settings: EngineSettings, progress: Progress) -> None:
+        self.pool, self.run, self.phase, self.settings, self.progress = pool, run, phase, settings, progress
+        self.report, self.begun = PhaseReport(phase.name), time.monotonic()
+        self.failures: dict[int, str] = {}
+        self.reasons: dict[int, Mapping[str, int]] = {}  # of each part that was worked on, after its last pass
+
+    def do(self, phase: Phase, tasks: Sequence[_Task], name: str = "") -> None:
+        """Has the tasks done, and commits what comes in; parts that fail are remembered."""
+        if not tasks:
+            return
+        waves, shown = _Waves(self.run, phase.table, self.settings), name or phase.name
+        self.progress.start(shown, len(tasks), "parts")
+        try:
+            for outcome in make_engine(self.settings).each(phase, [task.order for task in tasks]):
+                if isinstance(outcome, PartFailure):
+                    self.failures[outcome.part] = outcome.message
+                    continue
+                self._count(outcome)
+                waves.add(outcome)
+                self.progress.advance(shown, 1, **_facts(self.report))
+        finally:
+            waves.flush()
+        self.progress.finish(shown)
+
+    def later_passes(self, tasks: Sequence[_Task]) -> None:
+        """Does the rows again that the phase left for later, until the committed table has none."""
+        if not isinstance(self.phase, Repeatable):
+            return
+        parts, number = {task.order.part for task in tasks}, 0
+        while waiting := self.chosen(self._renewed(parts), Again(tuple(self.phase.again))):
+            number += 1
+            self.do(self.phase.later(number), waiting, f"{self.phase.name}, pass {number + 1}")
+            self.report.passes = max(self.report.passes, number + 1)
+            parts = {task.order.part for task in waiting}
+
+    def _renewed(self, parts: set[int]) -> list[_Task]:
+        return [task for task in _tasks(self.pool, self.phase) if task.order.part in parts]
+
+    def chosen(self, tasks: Sequence[_Task], again: Again) -> list[_Task]:
+        """Those of the tasks that are up to date and hold rows to do again, with that order; parts that failed are let alone."""
+        assert isinstance(self.phase, Repeatable)
+        done = {task.order.part: task for task in tasks if _is_current(task) and task.order.part not in self.failures}
+        holders = _parts_with(self.pool, self.phase.table, again.reasons, set(done))
+        orders = [replace(task, order=replace(task.order, again=again)) for part, task in done.items() if part in holders]
+        return [task for task in orders if self.phase.chosen(task.order)]
+
+    def _count(self, report: PartReport) -> None:
+        """Counts one part in; what an earlier pass said of its rows no longer holds."""
+        self.report.reasons.subtract(self.reasons.get(report.part, {}))
+        self.report.reasons.update(report.reasons)
+        self.report.counters.update(report.counters)
+        self.reasons[report.part] = report.reasons
+        self.report.parts = len(self.reasons)
+
+    def end(self, parts: int) -> PhaseReport:
+        """The report on all passes. Raises PartsFailed."""
+        self.report.reasons = +self.report.reasons
+        self.report.skipped = parts - len(self.reasons.keys() | self.failures.keys())
+        self.report.seconds = time.monotonic() - self.begun
+        if self.failures:
+            part, message = next(iter(self.failures.items()))
+            tried = len(self.reasons.keys() | self.failures.keys())
+            raise PartsFailed(f"{self.phase.name}: {len(self.failures)} of {tried} parts failed; part {part}: {message.strip()}")
+        return self.report
+
+
+def _parts_with(pool: Pool, table: str, reasons: Sequence[str], parts: set[int]) -> set[int]:
+    """Parts of the committed table that hold a row with one of the reasons; reads that column and no more."""
+    found = pool.snapshot(table)
+    paths = [str(found.folder / file.path) for file in found.files if file.part in parts]
+    if not (paths and reasons):
+        return set()
+    columns = pa.schema([("part", pa.int32()), ("reason", pa.string())])
+    holders = ds.dataset(paths, schema=columns, format="parquet").scanner(["part"], filter=ds.field("reason").isin(list(reasons)))
+    seen: set[int] = set()
+    for batch in holders.to_batches():
+        seen.update(pc.unique(batch["part"]).to_pylist())
+    return seen
+
+
+def _take(pool: Pool, run: Run, phase: Phase) -> None:
+    run.add(phase.table, phase.schema)
+    _hold_identity(pool, phase)
 
 
 def _hold_identity(pool: Pool, phase: Phase) -> None:

@@ -10,6 +10,7 @@ and reports them. Engines see phases and part numbers, nothing else.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,6 +61,17 @@ class Stage(Protocol):
 
 
 @dataclass(frozen=True)
+class Again:
+    """Which rows of a finished part are to be done once more: those that ended with one of these reasons.
+
+    With `before`, only those that were last asked before that moment (UTC), or of which nobody knows when.
+    """
+
+    reasons: tuple[str, ...]
+    before: datetime.datetime | None = None
+
+
+@dataclass(frozen=True)
 class PartTask:
     """One part's work order; small and picklable, so that engines move names and not images."""
 
@@ -68,6 +80,8 @@ class PartTask:
     inputs: Mapping[str, str]  # table name -> absolute path of the part's Parquet file
     basis: str
     previous: str | None = None  # this phase's committed file of the same part, when it is to be brought up to date
+    beside: Mapping[str, str] = field(default_factory=dict)  # further table that the phase writes -> its committed file of the part
+    again: Again | None = None  # with `previous`: these of its rows, and no others
 
 
 @dataclass(frozen=True)
@@ -120,6 +134,28 @@ class Phase(Protocol):
 
     def open(self) -> AbstractContextManager[Callable[[PartTask], PartReport]]:
         """On the worker: builds heavy things once, yields the function that does one part."""
+
+
+@runtime_checkable
+class Repeatable(Phase, Protocol):
+    """A phase that can do rows of a finished part once more and leave the others as they are.
+
+    Its lists are worked on one after another: rows of a later list take over what an earlier one has.
+    """
+
+    @property
+    def also(self) -> Sequence[str]:
+        """Further tables that it writes; their committed files come with the task as `beside`."""
+
+    @property
+    def again(self) -> Sequence[str]:
+        """Reasons of rows that a run does again, pass after pass, until none is left."""
+
+    def later(self, number: int) -> Phase:
+        """The phase as it works in the later pass of this number, from 1: more patient from pass to pass."""
+
+    def chosen(self, task: PartTask) -> int:
+        """How many URLs of the part `task.again` chooses; 0 when there is nothing to do."""
 
 
 def identity_of(name: str, version: int, settings: Mapping[str, object]) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import os
-import sys
 from pathlib import Path
 
 from curate.catalog.views import current_policy
@@ -17,7 +15,6 @@ from curate.settings import build, compose
 from curate.stage import Phase, fingerprint
 from curate.train.settings import TrainSettings
 
-CONSENT = "consent"  # document of the pool: on which day it was asked
 PRETRAINED = "pretrained"  # folder below models/ of the pool
 
 
@@ -44,13 +41,11 @@ def prefilter(job: Job) -> None:
 
 def fetch(job: Job) -> None:
     """`rows` → bytes in part tars and table `fetched`: the only step that touches the network."""
-    from curate.fetch.peer import WARNING, require
-    from curate.fetch.phase import FetchPhase
+    from curate.fetch.blocklist import load
+    from curate.later import fetch_phase
 
-    if job.settings.fetch.backend == "img2dataset":
-        require(job.settings.fetch)
-        print(WARNING, file=sys.stderr)
-    _work(job, FetchPhase(job.settings.fetch, _opt_out_date(job)))
+    load(job.settings.fetch.blocklists)  # a bad line stops the run here, and large lists are sorted once for all workers
+    _work(job, fetch_phase(job.pool, job.settings.fetch))
 
 
 def fit(job: Job) -> None:
@@ -155,12 +150,3 @@ def _work(job: Job, phase: Phase) -> None:
 def worker_count(engine: EngineSettings) -> int:
     """How many workers there are at once."""
     return engine.workers or os.cpu_count() or 1
-
-
-def _opt_out_date(job: Job) -> datetime.date:
-    """The day on which opt-outs with a date are judged: that of the pool's first fetch, so that a resume judges alike."""
-    known = job.pool.read_document(CONSENT)
-    if known is None:
-        known = {"opt_out_date": (job.settings.fetch.opt_out_date or datetime.datetime.now(datetime.UTC).date()).isoformat()}
-        job.pool.write_document(CONSENT, known)
-    return datetime.date.fromisoformat(str(known["opt_out_date"]))

@@ -70,7 +70,7 @@ class Snapshot:
             raise UsageError(f"the pool has no table {self.table!r} yet")
         wanted = self.files if parts is None else [self.by_part[part] for part in parts]
         names = list(columns) if columns is not None else self.schema.names
-        tables = [pq.read_table(self.folder / file.path, columns=names, partitioning=None) for file in wanted]
+        tables = [read_columns(self.folder / file.path, names) for file in wanted]
         empty = pa.schema([self.schema.field(name) for name in names]).empty_table()
         return pa.concat_tables([empty, *tables], promote_options="default")
 
@@ -199,6 +199,12 @@ class Pool:
 def _may_stand_in_a_new_pool(name: str) -> bool:
     """What an earlier call that was killed may have left."""
     return name in ("tmp", "pool.json") or name.startswith(".pool.json.")
+
+
+def read_columns(path: str | Path, names: Sequence[str]) -> pa.Table:
+    """Those of the columns that a part's file has; one from before the table grew lacks some."""
+    present = set(pq.read_schema(path).names)
+    return pq.read_table(path, columns=[name for name in names if name in present], partitioning=None)
 
 
 # -- durable small things

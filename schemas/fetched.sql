@@ -29,7 +29,7 @@ CREATE TABLE fetched (
 );
 COMMENT ON COLUMN fetched.part IS '[content] as in rows';
 COMMENT ON COLUMN fetched.row IS '[content] as in rows';
-COMMENT ON COLUMN fetched.reason IS '[content] null when the image is in the tar, else why not; rows refused at plan or prefilter keep that reason';
+COMMENT ON COLUMN fetched.reason IS '[content] null when the image is in the tar, else why not; rows refused at plan or prefilter keep that reason, purged ones what was measured';
 COMMENT ON COLUMN fetched.http_status IS '[content] status of the last answer';
 COMMENT ON COLUMN fetched.final_url IS '[content] address after redirects, null when it is the requested one';
 COMMENT ON COLUMN fetched.content_type IS '[content] the header as sent, cut at 200 characters';

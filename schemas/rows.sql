@@ -13,6 +13,7 @@ CREATE TABLE rows (
     source_file VARCHAR,
     source_row BIGINT,
     reason VARCHAR,
+    earlier_parts INTEGER[],
     basis VARCHAR
 );
 COMMENT ON COLUMN rows.part IS '[content] unit of work the row belongs to';
@@ -26,5 +27,6 @@ COMMENT ON COLUMN rows.label IS '[content] class name, where the list has one';
 COMMENT ON COLUMN rows.regions IS '[content] boxes (x, y, width, height in pixels) with phrases, where the list has them';
 COMMENT ON COLUMN rows.source_file IS '[content] input file, relative to the list path';
 COMMENT ON COLUMN rows.source_row IS '[content] row number in that file, from 0';
-COMMENT ON COLUMN rows.reason IS '[content] why the row is not requested: input_unparseable, bad_url, bad_scheme, duplicate_row; null when it is';
+COMMENT ON COLUMN rows.reason IS '[content] why the row is not requested: input_unparseable, bad_url, bad_scheme, duplicate_row, withdrawn; null when it is';
+COMMENT ON COLUMN rows.earlier_parts IS '[placement] parts of lists added before that ask for the same URL, ascending: what they have is not asked for again';
 COMMENT ON COLUMN rows.basis IS '[lineage] fingerprint of what this part was computed from';

@@ -31,7 +31,7 @@ TOP_LEVEL = {
 PLACES = {
     "ray": ("engines/ray.py",),
     "pyspark": ("engines/spark.py",),
-    "duckdb": ("schema.py", "plan/", "catalog/", "filter/"),
+    "duckdb": ("schema.py", "plan/", "catalog/", "filter/", "removal/targets.py"),
     "deltalake": ("store.py", "lease.py"),  # the reading and the writing half of the store
     "pycurl": ("fetch/transport.py",),
     "img2dataset": ("fetch/peer.py",),

@@ -49,7 +49,8 @@ def _content_named(pool: Pool) -> Iterator[Path]:
 def check_images(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot], deep: bool) -> None:
     """Rows with an image ↔ images in part tars, one to one up to rows that share a URL, with the recorded sha256.
 
-    Images of rows that a later, tighter prefilter refuses stay in their tar and are no offence.
+    Images of rows that a later, tighter prefilter refuses stay in their tar and are no offence. A tar is looked through
+    with the part that wrote it.
     """
     if "fetched" not in snapshots:
         return
@@ -65,8 +66,13 @@ def check_images(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot], de
             check.require(not offender, f"{where}: {offender}")
             listed.setdefault(str(line["tar_file"]), set()).add(int(line["tar_offset"] or -1))
         refused = _refused(snapshots, part, lines)
-        for tar_file, found in tars.items():
-            _check_unlisted(check, tar_file, found, listed.get(tar_file, set()), refused)
+        for tar_file in [name for name in tars if _part_of(name) == part]:
+            _check_unlisted(check, tar_file, tars[tar_file], listed.get(tar_file, set()), refused)
+
+
+def _part_of(tar_file: str) -> int:
+    """The part whose fetch wrote a tar; parts of later lists may point at its images too."""
+    return int(Path(tar_file).name.split("-", 1)[0])
 
 
 def _fetched_lines(snapshots: Mapping[str, Snapshot]) -> Iterator[tuple[int, list[dict[str, Any]]]]:

@@ -92,7 +92,7 @@ def _check_subset(pool: Pool, name: str, index: Mapping[str, Any], check: Check,
     if subset.found.get("digest") != index.get("digest"):
         check.fail(f"shards/{name} was packed from an earlier outcome of policy {name!r}: run  curate pack  again")
         return
-    with connect(pool, name, _versions(pool, subset)) as connection:
+    with connect(pool, name, pinned_versions(pool, subset)) as connection:
         lines = _count(connection, "SELECT count(*) FROM shards WHERE subset = $1", name)
         check.require(
             lines == index["samples"], f"shards/{name}: {lines:,} lines in table shards, {index['samples']:,} samples in index.json"
@@ -104,8 +104,10 @@ def _check_subset(pool: Pool, name: str, index: Mapping[str, Any], check: Check,
             _check_members(pool, connection, name, number, shard, check, deep)
 
 
-def _versions(pool: Pool, subset: Subset) -> dict[str, int]:
-    """What the subset was computed from, as far as it is still there."""
+def pinned_versions(pool: Pool, subset: Subset) -> dict[str, int]:
+    """What the subset was computed from, as far as it is still there; the newest tables for a subset that was withdrawn."""
+    if subset.found.get("withdrawn"):
+        return {}
     pinned = dict(subset.found.get("tables") or {})
     if subset.decisions_version is not None:
         pinned[f"decisions_{subset.name}"] = subset.decisions_version

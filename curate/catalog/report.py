@@ -28,6 +28,7 @@ from curate.catalog.subsets import Subset, read_subset
 from curate.catalog.thumbnails import thumbnails
 from curate.catalog.views import connect, current_policy, pin
 from curate.errors import LocalFault
+from curate.lease import refuse_unfinished
 from curate.progress import Progress, Silent
 from curate.store import Pool
 
@@ -41,6 +42,7 @@ def report(pool: Pool, out: Path, policy: str | None = None, reveal: bool = Fals
     Pictures that are flagged as unsafe, or that no safety score covers, are blurred beyond recognition unless `reveal`.
     The same pool gives the same page. Raises LocalFault when the page cannot be written.
     """
+    refuse_unfinished(pool)  # its pictures would be shown once more
     progress = progress or Silent()
     progress.start("report", None, "steps")
     chosen = current_policy(pool) if policy is None else policy

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from curate.catalog.subsets import read_subset
 from curate.catalog.views import connect, current_policy, pin
-from curate.lease import lease_holder
+from curate.lease import REMOVAL, lease_holder
 from curate.store import Pool, Snapshot
 
 FOLDERS = ("tables", "tars", "embeddings", "models", "shards", "report", "tmp")
@@ -37,6 +38,8 @@ class Status:
     reasons: Mapping[str, int]  # most frequent first
     tables: tuple[TableStatus, ...]
     bytes_on_disk: Mapping[str, int]  # by folder
+    withdrawn_subsets: tuple[str, ...] = ()  # decided on tables that a removal has taken away
+    removal: str = ""  # takedown or purge: one is under way, or was interrupted
 
     def to_dict(self) -> dict[str, object]:
         """Plain data for JSON."""
@@ -49,6 +52,10 @@ class Status:
         for table in self.tables:
             writer = f"  ← process {table.writer['pid']} on {table.writer['host']}" if table.writer else ""
             lines.append(f"{table.table:<28} {table.parts:>6,} of {table.parts_wanted:,} parts {table.rows:>12,} rows{writer}")
+        lines += [f"subset {name} is withdrawn: apply its policy again" for name in self.withdrawn_subsets]
+        lines += (
+            [f"a {self.removal} is under way or was interrupted: curate {self.removal} {self.path}  finishes it"] if self.removal else []
+        )
         lines += ["", *(f"{reason:<28} {rows:>12,}" for reason, rows in self.reasons.items())]
         lines += ["", *(f"{folder + '/':<28} {human_bytes(size):>12}" for folder, size in self.bytes_on_disk.items())]
         return "\n".join(lines) + "\n"
@@ -65,12 +72,15 @@ def status(pool: Pool) -> Status:
     wanted = len(snapshots["rows"].by_part) if "rows" in snapshots else 0
     tables = tuple(_table_status(pool, found, wanted) for found in snapshots.values())
     sizes = {folder: _folder_bytes(pool.path / folder) for folder in FOLDERS}
-    return Status(str(pool.path), policy, sum(outcomes.values()), outcomes, reasons, tables, sizes)
+    names = sorted(path.stem for path in (pool.path / "subsets").glob("*.json"))
+    withdrawn = tuple(name for name in names if read_subset(pool, name).found.get("withdrawn"))
+    removal = str((pool.read_document(REMOVAL) or {}).get("kind", ""))
+    return Status(str(pool.path), policy, sum(outcomes.values()), outcomes, reasons, tables, sizes, withdrawn, removal)
 
 
 def _table_status(pool: Pool, snapshot: Snapshot, wanted: int) -> TableStatus:
     parts, rows = len(snapshot.by_part), sum(file.rows for file in snapshot.files)
-    aligned = not snapshot.table.startswith(("pairs_", "shards", "evaluations"))
+    aligned = not snapshot.table.startswith(("pairs_", "shards", "evaluations", "suppressed"))
     return TableStatus(snapshot.table, snapshot.version, parts, wanted if aligned else parts, rows, lease_holder(pool, snapshot.table))
 
 

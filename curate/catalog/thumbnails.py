@@ -34,7 +34,12 @@ def thumbnail(pool: Pool, sample: Sample, reveal: bool) -> str | None:
     try:
         with (pool.path / sample.tar_file).open("rb") as stream:
             stream.seek(sample.tar_offset)
-            image = prepare(stream.read(sample.tar_size), _VEILED if sample.veiled and not reveal else _SHOWN)
+            image = miniature(stream.read(sample.tar_size), sample.veiled and not reveal)
     except (OSError, MediaError):
         return None
-    return "data:image/jpeg;base64," + base64.b64encode(image.data).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(image).decode()
+
+
+def miniature(image: bytes, veiled: bool) -> bytes:
+    """The JPEG that stands for an image on a page; equal bytes for equal images. Raises MediaError."""
+    return prepare(image, _VEILED if veiled else _SHOWN).data

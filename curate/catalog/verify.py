@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 
 from curate.catalog.files import check_embeddings, check_hashes, check_images
 from curate.catalog.findings import NAMED_OFFENDERS, Check, VerifyReport
-from curate.catalog.packed import check_shards
+from curate.catalog.packed import check_shards, pinned_versions
 from curate.catalog.subsets import read_subset
 from curate.catalog.views import NO_POLICY, connect, pin, policies, quoted
-from curate.errors import REASONS, UsageError
+from curate.errors import REASONS, RemovalUnfinished, UsageError
+from curate.lease import refuse_unfinished
 from curate.schema import KEY
 from curate.store import Pool, Snapshot
 
@@ -39,6 +40,7 @@ def verify(pool: Pool, deep: bool = True) -> VerifyReport:
         _checked("decisions", "kept rows have no reason, dropped rows one that they fail", check_decisions, pool),
         _checked("images", "fetched rows and images in tars belong together, bytes as recorded", check_images, pool, snapshots, deep),
         _checked("embeddings", "one line per row of the part; zero where there is no score", check_embeddings, pool, snapshots),
+        _checked("withdrawn", "nothing on the suppression list is stored, and no removal is half done", check_withdrawn, pool, snapshots),
         _checked("shards", "kept rows, lines of table shards and tar members are one to one", check_shards, pool, snapshots, deep),
     ]
     return VerifyReport(tuple(checks), deep)
@@ -52,6 +54,31 @@ def _checked(name: str, promise: str, look: Callable[Concatenate[Check, P], None
     except (duckdb.Error, pa.ArrowException, OSError, UsageError) as error:
         check.fail(f"cannot be checked: {str(error).splitlines()[0]}")
     return check
+
+
+def check_withdrawn(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot]) -> None:
+    """No row has an image that was taken down, and no takedown or purge was left in the middle."""
+    check.checked += 1
+    try:
+        refuse_unfinished(pool)
+    except RemovalUnfinished as error:
+        check.fail(str(error))
+    if "suppressed" not in snapshots:
+        return
+    with connect(pool, NO_POLICY) as connection:
+        check.checked += _count(connection, "SELECT count(*) FROM suppressed")
+        for part, row in connection.execute(_STORED_AGAIN).fetchall():
+            check.fail(f"part {part}, row {row} has an image that is on the suppression list")
+
+
+_STORED_AGAIN = """
+    SELECT part, row FROM "rows" JOIN fetched USING (part, row) WHERE tar_file IS NOT NULL AND (
+        url_id IN (SELECT url_id FROM suppressed WHERE url_id IS NOT NULL)
+        OR sample_id IN (SELECT sample_id FROM suppressed WHERE sample_id IS NOT NULL)
+        OR sha256 IN (SELECT sha256 FROM suppressed WHERE sha256 IS NOT NULL)
+        OR image_sha256 IN (SELECT image_sha256 FROM suppressed WHERE image_sha256 IS NOT NULL)
+    ) ORDER BY part, row
+"""
 
 
 def check_accounting(check: Check, pool: Pool) -> None:
@@ -160,9 +187,14 @@ def _reasons_sql(table: str) -> str:
 
 
 def check_decisions(check: Check, pool: Pool) -> None:
-    """A row is kept exactly when nothing speaks against it; a decision never keeps a row without an image."""
+    """A row is kept exactly when nothing speaks against it; a decision never keeps a row without an image.
+
+    Decisions are held against the versions that they were made from: what was fetched since is pending, not wrong.
+    """
     for policy in policies(pool):
-        with connect(pool, policy) as connection:
+        versions = pinned_versions(pool, read_subset(pool, policy))
+        versions.pop(f"decisions_{policy}", None)
+        with connect(pool, policy, versions) as connection:
             check.checked += _count(connection, f"SELECT count(*) FROM {quoted(f'decisions_{policy}')}")
             for sentence, condition in _CONTRADICTIONS.items():
                 rows = _count(connection, f"SELECT count(*) FROM samples WHERE {condition}")

@@ -7,6 +7,7 @@ through `one_select` before it runs.
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from curate import schema as schemas
 from curate.catalog.subsets import read_subset
-from curate.errors import REASONS, UsageError
+from curate.errors import REASONS, UsageError, Withdrawn
 from curate.schema import KEY, SOURCE_PREFIX, nearest, resources
 from curate.store import CURRENT, Pool, Snapshot
 
@@ -25,7 +26,7 @@ NO_POLICY = ""
 """Given as `policy`: join no decisions but the prefilter's, so that every row with a score is still undecided."""
 
 _ALWAYS = ("rows", "decisions_prefilter", "fetched")
-_HIDDEN = ("part", "row", "basis", "reason")
+_HIDDEN = ("part", "row", "basis", "reason", "earlier_parts")
 
 
 def connect(pool: Pool, policy: str | None = None, versions: Mapping[str, int] | None = None) -> duckdb.DuckDBPyConnection:
@@ -52,8 +53,12 @@ def connect(pool: Pool, policy: str | None = None, versions: Mapping[str, int] |
 
 
 def pin(pool: Pool, versions: Mapping[str, int] | None = None) -> dict[str, Snapshot]:
-    """One snapshot of every table that exists, by name."""
-    return {name: pool.snapshot(name, (versions or {}).get(name)) for name in pool.tables()}
+    """One snapshot of every table that exists, by name. Raises Withdrawn for an older version that can no longer be read."""
+    found = {name: pool.snapshot(name, (versions or {}).get(name)) for name in pool.tables()}
+    for name in versions or {}:
+        if name in found and not all(os.path.exists(path) for path in found[name].paths()):
+            raise Withdrawn(f"version {found[name].version} of table {name!r} held rows that were removed since: it can no longer be read")
+    return found
 
 
 def policies(pool: Pool) -> list[str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curate.dedupe.pictures import DedupeReport
     from curate.filter.decide import FilterReport
+    from curate.later import GrowthReport, RetryReport
     from curate.learn import EvaluateReport
     from curate.plan.plan import PlanReport
     from curate.plan.prefilter import PrefilterReport
+    from curate.removal.takedown import Outline, RemovalReport
     from curate.run import PhaseReport
     from curate.shards.pack import PackReport
     from curate.train.loop import TrainReport
@@ -47,6 +49,7 @@ def _phase(report: PhaseReport) -> list[str]:
     others = {reason: rows for reason, rows in report.reasons.items() if reason != "ok" and rows}
     without = f", {sum(others.values()):,} without: {_by_reason(others)}" if others else ""
     skipped = f"; {counted(report.skipped, 'part')} had been done" if report.skipped else ""
+    skipped += f"; in {report.passes} passes" if report.passes > 1 else ""
     return [f"{good:,} rows with an image{without}{skipped}", *_counted_work(report)]
 
 
@@ -62,6 +65,37 @@ def _counted_work(report: PhaseReport) -> list[str]:
     if "images" in counts:
         return [f"{int(counts['images']):,} images decoded once each, {int(counts['images']) / seconds:,.0f} a second"]
     return []
+
+
+def _retry(report: RetryReport) -> list[str]:
+    """What was asked again, what became of it, and what is to be done next."""
+    work = report.fetch
+    if not work.parts:
+        which = "row that was asked so long ago" if report.older_than_seconds else "row"
+        named = " or ".join(report.reasons) if len(report.reasons) <= SHOWN_REASONS else "a failure that another try may mend"
+        return [f"nothing to ask again: no {which} ended with {named}"]
+    width = max(len(name) for name in report.before)
+    asked = f"{int(work.counters['urls']):,} URLs asked again in {counted(work.parts, 'part')}"
+    lines = [f"{asked} with {counted(int(work.counters['requests']), 'request')}; {counted(work.skipped, 'part')} untouched"]
+    lines += [f"  {name:<{width}} {report.before[name]:>10,} → {report.after[name]:,}" for name in report.before]
+    return [*lines, *_next(report.next)]
+
+
+def _growth(report: GrowthReport) -> list[str]:
+    """What a further list brought, and what was requested for it."""
+    rows = report.rows
+    refused = {reason: count for reason, count in rows.reasons.items() if reason != "ok"}
+    known = (
+        f"{rows.reasons.get('duplicate_row', 0):,} rows are there already, {rows.shared:,} show an image of the pool under another caption"
+    )
+    before = "" if rows.is_new else " (as before)"
+    lines = [f"{counted(rows.rows, 'row')} in {counted(rows.parts, 'part')} from part {rows.first_part} on{before}; {rows.mapping}", known]
+    lines += [f"{sum(refused.values()):,} refused: {_by_reason(refused)}"] if refused else []
+    return [*lines, *_phase(report.fetch), *_next(report.next)]
+
+
+def _next(commands: Sequence[str]) -> list[str]:
+    return ["bring the rest up to date:", *(f"  {line}" for line in commands)] if commands else []
 
 
 def _training(report: TrainReport) -> list[str]:
@@ -117,9 +151,38 @@ def _evaluation(report: EvaluateReport) -> list[str]:
     return lines
 
 
-def counted(number: int, noun: str) -> str:
+def outline_lines(outline: Outline) -> list[str]:
+    """What a removal takes, before it is done."""
+    from curate.catalog.status import human_bytes
+
+    verb = "to be withdrawn" if outline.kind == "takedown" else "whose bytes are to be deleted"
+    images = f"{counted(outline.images, 'image')}, {human_bytes(outline.bytes)}"
+    lines = [f"{counted(outline.rows, 'row')} {verb}, {outline.named:,} of them named; {images}, in {counted(outline.parts, 'part')}"]
+    lines += [f"{counted(outline.shards, 'packed sample')} leave their shards"] if outline.shards else []
+    lines += [f"{counted(outline.elsewhere, 'entry', 'entries')} of the list in no row: barred for later"] if outline.elsewhere else []
+    lines += [f"{counted(outline.spared, 'row')} left out: another row uses the same image"] if outline.spared else []
+    if outline.near_copies:
+        lines += [f"{counted(outline.near_copies, 'row')} that look the same stay: --near-copies takes them too"]
+    return lines
+
+
+def _removal(report: RemovalReport) -> list[str]:
+    """What went, what became of subsets and shards, and what the search found."""
+    from curate.catalog.status import human_bytes
+
+    before = [f"finished the {report.finished} that had been interrupted"] if report.finished else []
+    if report.record is None:
+        return [*before, *outline_lines(report.outline), "nothing was changed"]
+    subsets = [f"subset {name}: {outcome}" for name, outcome in (report.subsets or {}).items()]
+    shards = f"; {counted(report.shards, 'shard')} written anew" if report.shards else ""
+    lines = [*before, *outline_lines(report.outline), f"done: {human_bytes(report.bytes_freed)} freed{shards}; record: {report.record}"]
+    lines += [*subsets, "curate filter and curate pack bring groups, decisions and shards up to date; no request is made"]
+    return [*lines, *(report.proof.text().splitlines() if report.proof else [])]
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
     """`1 part`, `2 parts`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def _by_reason(reasons: Mapping[str, int]) -> str:
@@ -132,6 +195,7 @@ def _by_reason(reasons: Mapping[str, int]) -> str:
 
 TOLD: dict[str, Callable[[Any], list[str]]] = {
     "PlanReport": _plan,
+    "RemovalReport": _removal,
     "PrefilterReport": _prefilter,
     "PhaseReport": _phase,
     "TrainReport": _training,
@@ -140,4 +204,6 @@ TOLD: dict[str, Callable[[Any], list[str]]] = {
     "PackReport": _pack,
     "PosixPath": _page,
     "EvaluateReport": _evaluation,
+    "RetryReport": _retry,
+    "GrowthReport": _growth,
 }

@@ -406,9 +406,12 @@ class Broker:
             return
         *lines, peer.rest = (peer.rest + data).split(b"\n")
         now = time.monotonic()
-        for line in lines:
-            words = line.decode().split(" ")
-            self._verbs[words[0]](peer, words, now)
+        try:
+            for line in lines:
+                words = line.decode().split(" ")
+                self._verbs[words[0]](peer, words, now)
+        except (KeyError, IndexError, ValueError):  # not one of ours: the others go on
+            self._lose(peer)
 
     def _send(self, peer: Peer) -> None:
         if peer.out:

@@ -63,15 +63,7 @@ def _refuses(rule: Rule, refused: set[str], today: datetime.date) -> bool:
     if rule.name != "unavailable_after":
         return rule.name in refused
     moment = parse_date(rule.value)
-    return moment is None or _day(moment) < today  # an unreadable date is taken as a no
-
-
-def _day(moment: datetime.datetime) -> datetime.date:
-    """The day in UTC; in its own zone where that would leave the calendar."""
-    try:
-        return moment.astimezone(datetime.UTC).date()
-    except OverflowError:
-        return moment.date()
+    return moment is None or moment.date() < today  # an unreadable date is taken as a no
 
 
 def parse(line: str) -> Iterator[Rule]:
@@ -111,7 +103,12 @@ def parse_date(text: str) -> datetime.datetime | None:
             moment = email.utils.parsedate_to_datetime(_TWO_DIGIT_YEAR.sub(_spaced_year, text))
         except (ValueError, IndexError, TypeError, OverflowError):  # OverflowError: a year of thirty digits
             return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    try:
+        return moment.astimezone(datetime.UTC)
+    except OverflowError:  # at an end of the calendar, beyond it in UTC
+        end = datetime.datetime.max if moment.year > 5000 else datetime.datetime.min
+        return end.replace(tzinfo=datetime.UTC)
 
 
 def _spaced_year(match: re.Match[str]) -> str:

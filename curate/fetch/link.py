@@ -123,8 +123,8 @@ class Link(asyncio.Protocol):
         if expires is None:
             self._say(f"x {number} {text}")
         else:
-            self._say(f"p {number} {expires:.0f} {text}")
-            self._published.append(f"s {search.key} {expires:.0f} {text}")
+            self._say(f"p {number} {expires:.3f} {text}")
+            self._published.append(f"s {search.key} {expires:.3f} {text}")
 
     def drop(self, number: int) -> None:
         """Nothing was found out; somebody else may try."""
@@ -165,7 +165,7 @@ class Link(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         if self._out and self.transport:
-            self.transport.write(("\n".join(self._out) + "\n").encode())
+            self.transport.write(("\n".join(self._out) + "\n").encode(errors="backslashreplace"))
             self._out = []
 
     # -- what the broker answers
@@ -272,8 +272,8 @@ def _tell(stream: BinaryIO | BufferedRWPair, name: str, known: Iterable[tuple[st
         raise ConnectionResetError("it ended")
     if answer.startswith(b"f "):
         for key, expires, text in known:
-            stream.write(f"s {key} {expires:.0f} {text}\n".encode())
-        stream.write(f"p 1 {time.time() + _SEEDED_SECONDS:.0f} told\nl 2 {name}\n".encode())
+            stream.write(f"s {key} {expires:.3f} {text}\n".encode())
+        stream.write(f"p 1 {time.time() + _SEEDED_SECONDS:.3f} told\nl 2 {name}\n".encode())
         stream.flush()
         if not stream.readline():
             raise ConnectionResetError("it ended")

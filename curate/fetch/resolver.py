@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import socket
 import statistics
@@ -260,6 +261,7 @@ def _folded(host: str) -> str:
     return host.rstrip(".").lower()
 
 
+@functools.lru_cache(maxsize=65536)
 def literal(host: str) -> Address | None:
     """The address that a host is, in any spelling that the C library takes (127.1, 0x7f.1, 2130706433); None for names.
 

@@ -13,6 +13,8 @@ from curate.errors import InputError
 from curate.schema import SOURCE_PREFIX, nearest
 
 AUTOMATIC_BOXES = ("boxes", "face_bboxes")
+_MAX_CHARACTERS = 48 << 10  # a wish goes to the codec in one message; about 600 boxes
+_MAX_STRANGE_CHARACTERS = 200  # what is longer, or not ASCII, is no hash and no list of boxes: enough to be refused
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,11 @@ def _text(value: object) -> str | None:
     if value is None:
         return None
     if isinstance(value, bytes):
-        return value.hex()
+        return value[:_MAX_CHARACTERS].hex()
     if isinstance(value, int):
         return f"{value & (1 << 64) - 1:016x}"
-    return value if isinstance(value, str) else json.dumps(value)
+    text = value.strip() if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _MAX_CHARACTERS and text.isascii() else text[:_MAX_STRANGE_CHARACTERS]
 
 
 def wishes_of(batch: pa.RecordBatch) -> list[Wish]:

@@ -215,7 +215,7 @@ def _write(pool: Pool, run: Run, connection: judging.Connection, question: _Ques
     for part, data in _parts(connection):
         if data.num_rows != expected.pop(part, -1):
             raise AccountingError(f"policy {subset.name}: part {part} has {data.num_rows} verdicts, not one for each of its rows")
-        digest.update(_lines(data))
+        digest.update(decided_lines(data))
         files.append(pool.write_part(table, part, data.drop_columns(["part", "sample_id"]), subset.basis))
         progress.advance("filter")
     if expected:
@@ -254,8 +254,8 @@ def _by_part(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch.slice(begin, end - begin)
 
 
-def _lines(data: pa.Table) -> bytes:
-    """What the digest is taken over: one line per row that the policy decided, with its reason."""
+def decided_lines(data: pa.Table) -> bytes:
+    """What a subset's digest is taken over: one line per row that the policy decided, with its reason."""
     decided = data.filter(pc.or_(pc.equal(data["keep"], True), pc.is_valid(data["reason"])))
     lines = pc.binary_join_element_wise(decided["sample_id"], pc.fill_null(decided["reason"], "kept"), "\t")
     return "".join(f"{line}\n" for line in lines.to_pylist()).encode()

@@ -22,7 +22,9 @@ from curate.schema import nearest
 from curate.shards.subset import CutOutcome, RuleCounts
 
 REFUSED = "reason IS NOT NULL"
-WITH_IMAGE = "reason IS NULL AND tar_file IS NOT NULL"
+PURGED = "coalesce(reason = 'purged', false)"
+WITH_IMAGE = f"(reason IS NULL AND tar_file IS NOT NULL OR {PURGED})"
+"""Rows that a share is taken of; purged ones were measured before their bytes went, and a cut must not move when they go."""
 LARGEST_THEN_BEST = "original_width::BIGINT * original_height DESC, clip_score DESC"
 
 Connection = duckdb.DuckDBPyConnection
@@ -103,7 +105,8 @@ def judge(
     """Fills `verdicts` (part, row, sample_id, keep, reason, failed_rules); one line per row of the pool.
 
     Rows that have a reason already are kept out without a new one; rows without image, or in a part of `unscored`, stay
-    undecided (keep null). Of the members of a group that pass all rules the first in the policy's order stays.
+    undecided (keep null). Of the members of a group that pass all rules the first in the policy's order stays. A purged row
+    fails the rules that its numbers fail, and `purged` when it fails none: it is never kept.
     """
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS tied (rule VARCHAR, part INTEGER, row INTEGER)")
     failing = ", ".join(f"CASE WHEN coalesce({quoted(rule)}, false) OR {_tied(rule)} THEN '{rule}' END" for rule in rules)
@@ -146,19 +149,20 @@ def _verdicts_sql(connection: Connection, representative: str, groups: str | Non
 CREATE TEMP TABLE verdicts AS
 WITH judged AS (
     SELECT samples.*, answers.failed AS "the failed", {group} AS "the group",
-        samples.reason IS NULL AND samples.tar_file IS NOT NULL AND {scored} AS "the ready"
+        samples.reason IS NULL AND samples.tar_file IS NOT NULL AND {scored} AS "the ready", {PURGED} AS "the purged"
     FROM samples JOIN answers USING (part, row) {join}
 ), ranked AS (
-    SELECT part, row, sample_id, reason IS NOT NULL AS refused, "the ready" AS ready, "the failed" AS failed,
+    SELECT part, row, sample_id, reason IS NOT NULL AND NOT "the purged" AS refused, "the ready" AS ready, "the purged" AS purged,
+        CASE WHEN "the purged" AND len("the failed") = 0 THEN ['purged'] ELSE "the failed" END AS failed,
         "the group" IS NOT NULL AND "the ready" AND len("the failed") = 0 AND row_number() OVER (
             PARTITION BY "the group", "the ready" AND len("the failed") = 0 ORDER BY {order}, sample_id, part, row
         ) > 1 AS beaten
     FROM judged
 )
 SELECT part, row, sample_id, refused,
-    CASE WHEN refused THEN false WHEN ready THEN len(failed) = 0 AND NOT beaten END AS keep,
-    CASE WHEN NOT ready THEN NULL WHEN beaten THEN 'duplicate' ELSE failed[1] END AS reason,
-    CASE WHEN NOT ready THEN NULL WHEN beaten THEN ['duplicate'] ELSE failed END AS failed_rules
+    CASE WHEN refused OR purged THEN false WHEN ready THEN len(failed) = 0 AND NOT beaten END AS keep,
+    CASE WHEN NOT (ready OR purged) THEN NULL WHEN beaten THEN 'duplicate' ELSE failed[1] END AS reason,
+    CASE WHEN NOT (ready OR purged) THEN NULL WHEN beaten THEN ['duplicate'] ELSE failed END AS failed_rules
 FROM ranked"""
 
 
@@ -174,7 +178,8 @@ def rule_counts(connection: Connection, rules: tuple[str, ...]) -> dict[str, Rul
         SELECT name, count(*) FILTER (reason = name), count(*), count(*) FILTER (len(failed_rules) = 1)
         FROM (SELECT reason, failed_rules, unnest(failed_rules) AS name FROM verdicts) GROUP BY name"""
     found = {str(line[0]): RuleCounts(first=line[1], alone=line[2], only=line[3]) for line in connection.execute(sql).fetchall()}
-    return {rule: found.get(rule, RuleCounts(first=0, alone=0, only=0)) for rule in (*rules, "duplicate")}
+    names = (*rules, "duplicate", *(["purged"] if "purged" in found else []))
+    return {rule: found.get(rule, RuleCounts(first=0, alone=0, only=0)) for rule in names}
 
 
 def totals(connection: Connection) -> dict[str, int]:

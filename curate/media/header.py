@@ -30,7 +30,8 @@ class Header:
     """Format and size as stored (before orientation), in pixels.
 
     `frames` is exact for still images, PNG and 2 ("several") for animated GIF and WebP, whose count would need the
-    whole file; `channels` counts JPEG components and is 0 elsewhere; `exif` is the raw TIFF block, cut at 64 KiB.
+    whole file; `channels` counts JPEG components and is 0 elsewhere; `exif` is the raw TIFF block, cut at 64 KiB; `alpha`
+    says that a PNG or WebP may be transparent.
     """
 
     format: str
@@ -40,6 +41,7 @@ class Header:
     frames: int = 1
     channels: int = 0
     exif: bytes = b""
+    alpha: bool = False
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -141,17 +143,19 @@ def _png(data: bytes) -> Header:
     if data[12:16] != b"IHDR":
         raise MediaError("decode_failed" if len(data) >= 16 else "decode_truncated")
     width, height = struct.unpack_from(">II", data, 16)
-    frames, exif, position = 1, b"", 8
+    frames, exif, position, alpha = 1, b"", 8, data[25] in (4, 6)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         if kind == b"acTL" and length >= 8 and position + 16 <= len(data):
             frames = max(1, struct.unpack_from(">I", data, position + 8)[0])
+        elif kind == b"tRNS":
+            alpha = True
         elif kind == b"eXIf":
             exif = data[position + 8 : position + 8 + length][:EXIF_MAX_BYTES]
         elif kind == b"IEND":
             break
         position += 12 + length
-    return Header("png", width, height, orientation(exif), frames, 0, exif)
+    return Header("png", width, height, orientation(exif), frames, 0, exif, alpha)
 
 
 def _gif(data: bytes) -> Header:
@@ -194,7 +198,7 @@ def _webp(data: bytes) -> Header:
         return Header("webp", width & 0x3FFF, height & 0x3FFF)
     if kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
-        return Header("webp", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+        return Header("webp", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, alpha=bool(bits >> 28 & 1))
     if kind != b"VP8X":
         raise MediaError("decode_failed" if len(data) >= 16 else "decode_truncated")
     flags = data[20]
@@ -203,7 +207,7 @@ def _webp(data: bytes) -> Header:
     if len(data) < 30:
         raise MediaError("decode_truncated")
     exif = _riff_chunk(data, b"EXIF").removeprefix(b"Exif\0\0") if flags & 0x08 else b""
-    return Header("webp", width, height, orientation(exif), 2 if flags & 0x02 else 1, 0, exif)
+    return Header("webp", width, height, orientation(exif), 2 if flags & 0x02 else 1, 0, exif, bool(flags & 0x10))
 
 
 def _riff_chunk(data: bytes, wanted: bytes) -> bytes:

@@ -106,7 +106,7 @@ def _extension(name: str) -> str:
 def _may_keep(found: Header, how: Fit, settings: ImageSettings) -> bool:
     if settings.reencode != "when_needed":
         return settings.reencode == "never"
-    plain = found.orientation == 1 and found.frames == 1 and (found.format != "jpeg" or found.channels in (1, 3))
+    plain = found.orientation == 1 and found.frames == 1 and not found.alpha and (found.format != "jpeg" or found.channels in (1, 3))
     return plain and _extension(found.format) == settings.format and found.upright == how.scaled == how.framed
 
 

@@ -121,9 +121,13 @@ def _missing(file: str, column: str, names: Sequence[str]) -> InputError:
 
 
 class Names:
-    """Names that input columns get in the pool: `source.<name>`, distinct even where case is ignored."""
+    """Names that input columns get in the pool: `source.<name>`, distinct even where case is ignored.
 
-    def __init__(self, mapping: ColumnMapping) -> None:
+    `known` are the names that the pool has already: a column of a further list takes the same one, whatever its case.
+    """
+
+    def __init__(self, mapping: ColumnMapping, known: Iterable[str] = ()) -> None:
+        self._spelt = {name.lower(): name for name in known}
         self._meant = {column.lower(): meaning for meaning, column in mapping.columns.items() if meaning not in ROW_MEANINGS}
         self._by_key: dict[tuple[str, int], str] = {}
         self._taken = {meaning.lower() for meaning in self._meant.values()}
@@ -137,7 +141,8 @@ class Names:
         key = (name.lower(), occurrence)
         if key not in self._by_key:
             meant = self._meant.get(name.lower()) if occurrence == 0 else None
-            self._by_key[key] = SOURCE_PREFIX + (meant or self._fresh(name))
+            fresh = SOURCE_PREFIX + (meant or self._fresh(name))
+            self._by_key[key] = self._spelt.get(fresh.lower(), fresh)
         return self._by_key[key]
 
     def _fresh(self, name: str) -> str:

@@ -11,26 +11,20 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from curate.errors import IdentityError, InputError
 from curate.lease import Run
-from curate.plan.readers import read_blocks
-from curate.plan.rows import RowMaker, rows_schema
+from curate.plan.parts import numbered, part_count, spooled, write_parts
 from curate.plan.settings import InputSettings, PlanSettings
 from curate.plan.sources import find_files, list_fingerprint
-from curate.plan.spool import Spool, spool
 from curate.plan.survey import Survey, survey
 from curate.progress import Progress, Silent
 from curate.schema import nearest
 from curate.stage import PartFile, fingerprint
 from curate.store import Pool
+from curate.suppress import read_suppression
 
 VERSION = 1
 DOCUMENT = "plan"
-TASK = "plan: rows"
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ def plan(
     """
     settings, progress = plan_settings or PlanSettings(), progress or Silent()
     files = find_files(input_settings)
-    wanted = _identity(input_settings, settings, list_fingerprint(files))
+    wanted = identity(input_settings, settings, list_fingerprint(files))
     earlier = _earlier(pool, wanted)
     if earlier is not None:
         return earlier
@@ -63,7 +57,7 @@ def plan(
     earlier = _earlier(pool, wanted)  # another run may have planned while this one counted
     if earlier is not None:
         return earlier
-    basis = fingerprint(DOCUMENT, json.dumps(wanted, sort_keys=True))
+    basis = basis_of(wanted)
     written, reasons = _write(pool, found, input_settings, settings, basis, progress)
     if not written:
         raise InputError(f"input.sample={input_settings.sample} leaves none of {found.rows} rows: choose a larger share")
@@ -73,11 +67,16 @@ def plan(
     return report
 
 
-def _identity(input_settings: InputSettings, settings: PlanSettings, files: Mapping[str, str]) -> dict[str, object]:
+def identity(input_settings: InputSettings, settings: PlanSettings, files: Mapping[str, str]) -> dict[str, object]:
     """All that decides the rows' values: not where the list lies, nor how much memory is used."""
     told = {f"input.{key}": value for key, value in input_settings.model_dump(mode="json", exclude={"path"}).items()}
     cut = {f"plan.{key}": value for key, value in settings.model_dump(mode="json", exclude={"spool_bytes"}).items()}
     return {**told, **cut, "files": dict(files), "version": VERSION}
+
+
+def basis_of(wanted: Mapping[str, object]) -> str:
+    """`basis` of the part files of a list; equal for the same list with the same settings."""
+    return fingerprint(DOCUMENT, json.dumps(wanted, sort_keys=True))
 
 
 def _earlier(pool: Pool, wanted: Mapping[str, object]) -> PlanReport | None:
@@ -89,7 +88,8 @@ def _earlier(pool: Pool, wanted: Mapping[str, object]) -> PlanReport | None:
         raise IdentityError("this pool has rows that were not planned from a list: start a new pool")
     had = document["identity"]
     if had != json.loads(json.dumps(wanted)):
-        raise IdentityError(f"this pool was planned otherwise: {_difference(had, wanted)}; give the same again, or start a new pool")  # type: ignore[arg-type]
+        told = f"this pool was planned otherwise: {_difference(had, wanted)}"  # type: ignore[arg-type]
+        raise IdentityError(f"{told}; give the same again, start a new pool, or add a further list with  curate add")
     return PlanReport(**document["report"])  # type: ignore[arg-type]
 
 
@@ -116,44 +116,11 @@ def _claim(pool: Pool, run: Run, found: Survey) -> None:
     run.add("rows", found.schema)
 
 
-def part_count(rows: int, fraction: float, settings: PlanSettings) -> int:
-    """How many parts a list of so many rows is cut into."""
-    wanted = max(1, -(-round(rows * fraction) // settings.rows_per_part))
-    return wanted if settings.max_parts is None else min(wanted, settings.max_parts)
-
-
 def _write(
     pool: Pool, found: Survey, input_settings: InputSettings, settings: PlanSettings, basis: str, progress: Progress
 ) -> tuple[list[PartFile], Counter[str]]:
     parts = part_count(found.rows, input_settings.sample, settings)
-    written: list[PartFile] = []
-    reasons: Counter[str] = Counter()
-    with spool(pool, rows_schema(found), settings.spool_bytes) as spooled:
-        _fill(spooled, found, parts, input_settings, progress)
-        for part in range(parts):
-            rows = _finished(spooled.read(part))
-            if rows.num_rows:
-                written.append(pool.write_part("rows", part, rows, basis, found.schema))
-                reasons.update({pair["values"] or "ok": pair["counts"] for pair in pc.value_counts(rows["reason"]).to_pylist()})
-    return written, reasons
-
-
-def _fill(spooled: Spool, found: Survey, parts: int, settings: InputSettings, progress: Progress) -> None:
-    progress.start(TASK, found.rows, "rows")
-    for file in found.files:
-        maker = RowMaker(found, file, found.names.of_file(), parts, settings.sample)
-        for block in read_blocks(file, settings):
-            spooled.add(*maker.make(block))
-            progress.advance(TASK, block.rows, file=file.name)
-    spooled.flush()
-    progress.finish(TASK)
-
-
-def _finished(rows: pa.Table) -> pa.Table:
-    """A part's rows with their numbers; the later ones of equal URL and caption are marked as duplicates."""
-    first = np.zeros(rows.num_rows, dtype=np.bool_)
-    first[np.unique(rows["sample_id"].to_numpy().astype("S32"), return_index=True)[1]] = True
-    later = pc.and_(pa.array(~first), pc.is_null(rows["reason"]))
-    reason = pc.if_else(later, pa.scalar("duplicate_row"), rows["reason"])
-    rows = rows.set_column(rows.schema.get_field_index("reason"), "reason", reason)
-    return rows.append_column("row", pa.array(np.arange(rows.num_rows, dtype=np.int32)))
+    suppression = read_suppression(pool)
+    with spooled(pool, found, input_settings, settings, parts, progress) as buckets:
+        planned = ((part, suppression.mark(numbered(buckets.read(part)))) for part in range(parts))
+        return write_parts(pool, planned, basis, found.schema)

@@ -11,7 +11,6 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.errors import SettingsError, UsageError
 from curate.lease import Run
@@ -71,7 +70,7 @@ def prefilter(
 
 
 def _decide(pool: Pool, rows: Snapshot, part: int, where: str | None, ids: Ids | None, counts: Counter[str]) -> PartFile:
-    data = pq.read_table(rows.path_of(part), partitioning=None)
+    data = rows.read(parts=[part])
     at_plan = data["reason"].is_valid().to_numpy()
     wanted = np.ones(data.num_rows, dtype=np.bool_)
     if where is not None:

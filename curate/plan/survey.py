@@ -17,6 +17,7 @@ from curate.plan.readers import read_blocks
 from curate.plan.settings import InputSettings
 from curate.plan.sources import InputFile, find_files
 from curate.progress import Progress, Silent
+from curate.schema import SOURCE_PREFIX
 
 TASK = "plan: count"
 
@@ -39,14 +40,21 @@ class Survey:
         return pa.schema([*schemas.table("rows"), *extra])
 
 
-def survey(settings: InputSettings, progress: Progress | None = None, files: Sequence[InputFile] | None = None) -> Survey:
+def survey(
+    settings: InputSettings,
+    progress: Progress | None = None,
+    files: Sequence[InputFile] | None = None,
+    known: Mapping[str, pa.DataType] | None = None,
+) -> Survey:
     """Looks at every file of a list once: Parquet footers only, other files whole, in bounded memory.
 
-    Raises InputError naming the file (and column) that cannot be used, or when the list has no rows.
+    `known` are the input columns that the pool has from other lists: a column of this list by one of these names keeps
+    the type that it has there. Raises InputError naming the file (and column) that cannot be used, or when the list has
+    no rows.
     """
     progress = progress or Silent()
     files = tuple(files if files is not None else find_files(settings))
-    tally = _Tally(settings)
+    tally = _Tally(settings, known or {})
     progress.start(TASK, None, "rows")
     for file in files:
         before = tally.rows
@@ -64,6 +72,7 @@ class _Tally:
     """Rows, names and types seen so far."""
 
     settings: InputSettings
+    known: Mapping[str, pa.DataType]
     rows: int = 0
     mapping: ColumnMapping | None = None
     names: Names | None = None
@@ -89,7 +98,7 @@ class _Tally:
     def _start(self, file: InputFile, columns: list[str], layout: str | None) -> FileNames:
         if self.mapping is None or self.names is None:
             self.mapping = detect(file.name, columns, layout, self.settings)
-            self.names = Names(self.mapping)
+            self.names = Names(self.mapping, self.known)
         require(file.name, columns, self.mapping)
         return self.names.of_file()
 
@@ -109,4 +118,17 @@ class _Tally:
     def types(self) -> dict[str, pa.DataType]:
         """One type per column: what typed files say and what texts allow, joined."""
         nothing = TextShape()
-        return {name: settled(common_type(kind, self.shapes.get(name, nothing).type)) for name, kind in self.kinds.items()}
+        return {name: self._held(name, common_type(kind, self.shapes.get(name, nothing).type)) for name, kind in self.kinds.items()}
+
+    def _held(self, name: str, kind: pa.DataType) -> pa.DataType:
+        """The type in which the pool holds a column. Raises InputError when it cannot hold these values."""
+        had = self.known.get(name)
+        if had is None:
+            return settled(kind)
+        if common_type(had, kind) != had:
+            bare = name.removeprefix(SOURCE_PREFIX)
+            raise InputError(
+                f"column {bare!r} of this list is {kind}, and {name} of the pool is {had}: convert it, "
+                f"or keep it under another name with  columns.{bare}_2={bare}"
+            )
+        return had

@@ -25,7 +25,7 @@ from curate.shards.index import FORMAT, Shard, ShardIndex, has_all_files, move_i
 from curate.shards.order import Positions, ranks, words_of
 from curate.shards.settings import PackSettings
 from curate.shards.sources import FETCHED, ROWS, Sources, Tars
-from curate.shards.subset import Subset, read_subset
+from curate.shards.subset import Subset, read_subset, refuse_withdrawn
 from curate.shards.write import ShardWriter
 from curate.stage import PartFile, fingerprint
 from curate.store import Pool
@@ -56,6 +56,7 @@ def pack(pool: Pool, run: Run, subset_name: str, settings: PackSettings | None =
     """
     settings = settings or PackSettings()
     subset = read_subset(pool, subset_name)
+    refuse_withdrawn(subset)
     sources = Sources(pool, subset)
     _refuse_pending(subset, settings)
     _check_balance(sources)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from curate.errors import UsageError
+from curate.errors import UsageError, Withdrawn
 from curate.schema import nearest
 from curate.settings import Settings
 from curate.store import Pool, sync_file, sync_folder
@@ -59,6 +59,7 @@ class Subset(Settings):
     refused: int  # rows that had a reason before the policy saw them
     pending: int  # rows not fetched or not scored yet
     dropped: dict[str, int]  # by reason
+    withdrawn: bool = False  # rows of it were removed, and with them the older tables that it pins: it cannot be packed any more
 
 
 def subset_path(pool: Pool, name: str) -> Path:
@@ -83,6 +84,15 @@ def read_subset(pool: Pool, name: str) -> Subset:
     if subset.name != name or "/" in name:  # its name becomes a folder's
         raise UsageError(f"subset {name!r} is not what its file says ({subset.name!r}): apply its policy again")
     return subset
+
+
+def refuse_withdrawn(subset: Subset) -> None:
+    """Raises Withdrawn for a subset whose tables can no longer be read as they were."""
+    if subset.withdrawn:
+        raise Withdrawn(
+            f"subset {subset.name!r} is withdrawn: it was decided on older tables, and rows of these were removed since;"
+            " apply its policy again with  curate filter"
+        )
 
 
 def write_subset(pool: Pool, subset: Subset) -> None:

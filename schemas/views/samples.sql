@@ -9,11 +9,14 @@ WITH joined AS (
         CASE
             WHEN "rows".reason IS NOT NULL THEN 'plan'
             WHEN decisions_prefilter.reason IS NOT NULL THEN 'prefilter'
-            WHEN fetched.reason IS NOT NULL THEN 'fetch'
+            WHEN fetched.reason <> 'purged' THEN 'fetch'
             WHEN {score_reason} IS NOT NULL THEN 'score'
             WHEN decision.reason IS NOT NULL THEN 'filter'
+            WHEN fetched.reason IS NOT NULL THEN 'fetch'
         END AS phase,
-        coalesce("rows".reason, decisions_prefilter.reason, fetched.reason, {score_reason}, decision.reason) AS reason
+        coalesce(  -- a purged row keeps the reason for which it had been dropped
+            "rows".reason, decisions_prefilter.reason, nullif(fetched.reason, 'purged'), {score_reason}, decision.reason, fetched.reason
+        ) AS reason
     FROM "rows"
     LEFT JOIN decisions_prefilter USING (part, row)
     LEFT JOIN fetched USING (part, row)

@@ -13,6 +13,8 @@ from curate.cli.output import say
 from curate.cli.reports import TOLD, sentences
 from curate.dedupe.pictures import DedupeReport
 from curate.errors import PartsFailed
+from curate.later import GrowthReport, RetryReport
+from curate.plan.add import AddReport
 from curate.plan.plan import PlanReport
 from curate.plan.prefilter import PrefilterReport
 from curate.run import PhaseReport
@@ -42,6 +44,30 @@ def test_a_phase_says_what_it_cost() -> None:
     assert told(PhaseReport("fetch", skipped=4)) == "nothing new: 4 parts done before"
 
 
+def test_a_retry_says_what_became_of_each_reason_and_what_comes_next() -> None:
+    work = PhaseReport("fetch", 2, 8, 3.0, Counter(ok=9), Counter(requests=12, urls=11, bytes_read=2048))
+    text = told(RetryReport(("dns_timeout",), None, work, {"dns_timeout": 11, "ok": 40}, {"dns_timeout": 2, "ok": 49}, ("curate score p",)))
+    assert text.splitlines() == [
+        "11 URLs asked again in 2 parts with 12 requests; 8 parts untouched",
+        "  dns_timeout         11 → 2",
+        "  ok                  40 → 49",
+        "bring the rest up to date:",
+        "  curate score p",
+    ]
+    none = RetryReport(("dns_timeout",), 60.0, PhaseReport("fetch"), {}, {}, ())
+    assert told(none) == "nothing to ask again: no row that was asked so long ago ended with dns_timeout"
+
+
+def test_a_further_list_says_what_it_brought() -> None:
+    work = PhaseReport("fetch", 1, 2, 3.0, Counter(ok=3, duplicate_row=5), Counter(requests=1, urls=1, bytes_read=2048), passes=3)
+    text = told(GrowthReport(AddReport(8, 8, 1, 2, 2, "by name", {"ok": 3, "duplicate_row": 5}, True), work, ()))
+    assert text.splitlines()[:2] == [
+        "8 rows in 1 part from part 2 on; by name",
+        "5 rows are there already, 2 show an image of the pool under another caption",
+    ]
+    assert "2 parts had been done; in 3 passes" in text
+
+
 def test_groups_are_told() -> None:
     assert "3 of 10 pictures in 1 group of copies; 1 pairs have equal bytes" in told(DedupeReport(10, 1, 3, 3, 1, 2, True))
 
@@ -49,8 +75,9 @@ def test_groups_are_told() -> None:
 def test_every_kind_of_report_of_a_recipe_is_described() -> None:
     """No step of a recipe falls back to fields printed one by one."""
     assert set(TOLD) == {
+        "RemovalReport",
         "PlanReport", "PrefilterReport", "PhaseReport", "TrainReport", "DedupeReport", "FilterReport", "PackReport", "PosixPath",
-        "EvaluateReport",
+        "EvaluateReport", "RetryReport", "GrowthReport",
     }  # fmt: skip
 
 

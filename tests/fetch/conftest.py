@@ -30,6 +30,11 @@ def _loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.fixture
 def server(_loop: asyncio.AbstractEventLoop) -> Iterator[FaultServer]:
+    yield from serving(_loop)
+
+
+def serving(_loop: asyncio.AbstractEventLoop) -> Iterator[FaultServer]:
+    """A server while the iterator is open."""
     with running(FaultServer(), _loop) as faults:
         yield faults
 

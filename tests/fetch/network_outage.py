@@ -43,7 +43,7 @@ async def serve() -> None:
     """The far end: waits for its link, takes the addresses, answers until it is killed."""
     while subprocess.run(["ip", "link", "show", "v1"], capture_output=True).returncode:
         await asyncio.sleep(0.02)
-    for line in ("link set lo up", "addr add 20.0.0.2/24 dev v1", "link set v1 up", *(f"addr add {host}/32 dev lo" for host in HOSTS)):
+    for line in ("link set lo up", "addr add 20.0.0.2/24 dev v1", "link set v1 up", "route add local 20.0.1.0/24 dev lo"):
         ip(line)
     server = await asyncio.start_server(FaultServer().serve, "0.0.0.0", PORT)
     print("ready", flush=True)
@@ -71,7 +71,7 @@ def main(down_seconds: float) -> None:
             ip("route add default via 20.0.0.2")
 
         link = once_under_way(go_down)
-        urls = [f"http://{host}:{PORT}/slow/{number}" for number in range(6) for host in HOSTS]
+        urls = [f"http://{host}:{PORT}/slow/{number}" for number in range(10) for host in HOSTS]
         rows = fetch(urls, quick(allow_addresses=(), in_flight=32, total_seconds=5.0, attempts=1))
         print(json.dumps([{"reason": row["reason"], "attempts": row["attempts"]} for row in rows]))
         link.join()

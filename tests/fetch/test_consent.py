@@ -6,6 +6,8 @@ import datetime
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curate.fetch.consent import find_opt_out, parse_date
 from curate.fetch.settings import FetchSettings
@@ -126,6 +128,22 @@ def test_dates_are_read_in_all_three_forms() -> None:
     for text in ("Fri, 25 Jun 2010 15:00:00 GMT", "Friday, 25-Jun-10 15:00:00 GMT", "2010-06-25T15:00:00Z", "2010-06-25 15:00:00"):
         assert parse_date(text) == moment
     assert parse_date("soon") is None and parse_date("") is None
+
+
+@pytest.mark.parametrize(
+    ("date", "refused"),
+    [("9999-12-31T23:59:59-12:00", False), ("Fri, 31 Dec 9999 23:59:59 -1200", False), ("0001-01-01T00:00:00+12:00", True)],
+)
+def test_dates_at_the_ends_of_the_calendar(date: str, refused: bool) -> None:
+    assert _asks([f"unavailable_after: {date}"]) is refused
+
+
+@given(st.text())
+def test_no_header_breaks_the_reading_and_none_hides_a_no(junk: str) -> None:
+    _asks([junk])
+    parse_date(junk)
+    _asks([f"unavailable_after: {junk}", f"curate: {junk}"], [junk])
+    assert _asks([f"noai, {junk}"]) and _asks([junk, "noai"])
 
 
 def test_the_table_is_long_enough_to_mean_something() -> None:

@@ -110,7 +110,7 @@ def test_a_network_that_goes_down_for_a_while_fails_no_row() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "network is down" in done.stderr and "over after" in done.stderr
-    assert Counter(row["reason"] for row in json.loads(done.stdout)) == {None: 360}
+    assert Counter(row["reason"] for row in json.loads(done.stdout)) == {None: 600}
     assert {row["attempts"] for row in json.loads(done.stdout)} == {1}
 
 

@@ -143,3 +143,17 @@ def test_a_full_disk_stops_the_run_and_fails_no_row(pool: Pool, server: FaultSer
     monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)  # the device stays
     with pytest.raises(LocalFault, match="No space left"):
         run(pool, quick(), rows=rows)
+
+
+def test_each_pass_takes_up_rows_that_were_deferred_until_none_is_left(pool: Pool, server: FaultServer) -> None:
+    settings = quick(host_interval_seconds=0.1, patience_seconds=0.0)
+    rows, previous, deferred, passes = rows_file(pool, server, {5: "bad_url"}), None, len(PATHS), 0  # 5 would fail in every pass
+    while deferred:
+        report = run(pool, settings, previous, rows=rows)
+        assert report.reasons.get("deferred_politeness", 0) < deferred, "every pass gets on"
+        previous, deferred, passes = _path(pool, "fetched", report.files[0].path), report.reasons.get("deferred_politeness", 0), passes + 1
+        if passes == 1:
+            lines = pq.read_table(_path(pool, "telemetry_fetch", report.files[1].path)).to_pylist()
+            assert sum(line["attempts"] for line in lines) == len(server.log)
+        assert passes <= len(PATHS)
+    assert passes > 1 and [server.count(path) for path in PATHS if path != "/status/500"] == [1] * 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import subprocess
 import sys
 import time
@@ -229,6 +230,23 @@ def test_a_broker_ends_when_nobody_is_left(tmp_path_factory: pytest.TempPathFact
     while (runtime_folder() / broker.SOCKET).exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "nonsense", [b"GET / HTTP/1.1\r\n\r\n", b"a 1 x\n", b"a 1 x y z -1\n", b"\xff\n", b"p 9 9 9\n" * 9, b"r 7\nb 7\nq 7\n"]
+)
+def test_nonsense_does_not_end_the_broker(nonsense: bytes) -> None:
+    async def work() -> None:
+        async with budgets(1, 0.01) as politeness:
+            pid = (runtime_folder() / broker.LOCK).read_text()
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                sock.connect(str(runtime_folder() / broker.SOCKET))
+                sock.sendall(nonsense)
+                await ask(politeness, ["k.example"])
+            await ask(politeness, ["k.example"])
+            assert (runtime_folder() / broker.LOCK).read_text() == pid
+
+    run(work())
 
 
 @pytest.mark.parametrize(

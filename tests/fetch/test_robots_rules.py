@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from curate.errors import SettingsError
+from curate.fetch.origins import origin_of
 from curate.fetch.robots import LARGEST_BYTES, Rules, parse, text_of
 from curate.fetch.settings import FetchSettings
 from curate.settings import build, values
@@ -155,6 +158,31 @@ def test_several_names_of_ours_count_as_one() -> None:
 )
 def test_crawl_delay(lines: list[str], seconds: float) -> None:
     assert rules(*lines).crawl_delay_seconds == seconds
+
+
+@given(st.text(), st.text())
+def test_no_file_breaks_the_reading(junk: str, path: str) -> None:
+    parse(junk, ("curate",)).refusal(f"http://h.example/{path}")
+    whole = parse(f"User-agent: curate\nDisallow: /\n\n{junk}", ("curate",))
+    assert "Disallow: /" in whole.lines  # nothing that follows takes a rule away
+    found = text_of(junk.encode("utf-8", "surrogatepass"))
+    assert found is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("http://h.example", ("http", "h.example", 80)),
+        ("https://H.example/a?b", ("https", "h.example", 443)),
+        ("https://h.example:8443/", ("https", "h.example", 8443)),
+        ("http://h.example?q=http://x/", ("http", "h.example", 80)),
+        ("http://h.example#/x", ("http", "h.example", 80)),
+        ("http://[::1]:81/x", ("http", "::1", 81)),
+        ("http://10.0.0.1/x", ("http", "10.0.0.1", 80)),
+    ],
+)
+def test_origins(url: str, origin: tuple[str, str, int]) -> None:
+    assert origin_of(url) == origin
 
 
 def test_names_must_be_product_tokens() -> None:

@@ -31,7 +31,7 @@ def fetch_part(pool: Pool, columns: dict[str, pa.Array], urls: list[str], **sett
     table = pa.table({**rows, **columns})
     schema = pa.schema([pa.field("part", pa.int32()), *table.schema, pa.field("basis", pa.string())])
     path = pool.table_folder("rows") / pool.write_part("rows", 0, table, "r", schema).path
-    with FetchPhase(quick(**settings), workers=1).open() as do:
+    with FetchPhase(quick(**settings)).open() as do:
         report = do(PartTask(str(pool.path), 0, {"rows": str(path)}, "basis"))
     return pq.read_table(pool.table_folder("fetched") / report.files[0].path).to_pylist()
 
@@ -63,6 +63,17 @@ def test_each_row_is_held_to_what_the_list_says_of_it(pool: Pool, server: FaultS
     face = decode_rgb(stored(pool, found[4]))[40:140, 45:130]
     plain = fetch_part(pool, columns, urls, blur_column=None)
     assert plain[4]["blurred"] is None and face.std() < decode_rgb(stored(pool, plain[4]))[40:140, 45:130].std()
+
+
+def test_more_boxes_than_fit_a_message_store_nothing(pool: Pool, server: FaultServer) -> None:
+    many = [[[0.1, 0.1, 0.2, 0.2]] * count for count in (500, 50_000)]
+    texts = [str(boxes) for boxes in many] + [" " * 100_000 + str(FACES), "\u00e9" * 70_000]
+    found = fetch_part(pool, {"source.boxes": pa.array(texts)}, [server.url(f"/image/{seed}") for seed in range(4)])
+    assert [row["reason"] for row in found] == [None, "boxes_unreadable", None, "boxes_unreadable"]
+    assert [row["blurred"] for row in found] == [500, None, 1, None]
+    lists = pa.array(many, pa.list_(pa.list_(pa.float64())))
+    found = fetch_part(pool, {"source.boxes": lists}, [server.url(f"/image/{seed}") for seed in range(2)])
+    assert [row["reason"] for row in found] == [None, "boxes_unreadable"]
 
 
 def test_the_md5_is_told_where_the_list_has_one(pool: Pool, server: FaultServer) -> None:

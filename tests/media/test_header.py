@@ -60,6 +60,25 @@ def test_orientation_is_found(kind: str, value: int) -> None:
     assert found.upright == ((23, 37) if value >= 5 else (37, 23))
 
 
+@pytest.mark.parametrize(
+    ("kind", "mode", "options", "alpha"),
+    [
+        ("PNG", "RGB", {}, False), ("PNG", "L", {}, False), ("PNG", "P", {}, False), ("PNG", "RGBA", {}, True), ("PNG", "LA", {}, True),
+        ("PNG", "P", {"transparency": 0}, True), ("PNG", "RGB", {"transparency": (0, 0, 0)}, True),
+        ("WEBP", "RGB", {}, False), ("WEBP", "RGB", {"lossless": True}, False), ("JPEG", "RGB", {}, False),
+    ],
+)  # fmt: skip
+def test_transparency_is_announced(kind: str, mode: str, options: dict[str, object], alpha: bool) -> None:
+    assert header(encoded(kind, mode=mode, **options)).alpha == alpha
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_transparent_webp_is_announced(lossless: bool) -> None:
+    stream = io.BytesIO()
+    Image.new("RGBA", (20, 10), (9, 9, 9, 80)).save(stream, "WEBP", lossless=lossless)
+    assert header(stream.getvalue()).alpha
+
+
 def test_orientation_that_makes_no_sense_is_upright() -> None:
     for raw in (
         b"",
@@ -113,7 +132,7 @@ def test_other_bytes_are_no_image(data: bytes) -> None:
 def test_forged_sizes_cost_nothing() -> None:
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBBI", 13, b"IHDR", 2**31 - 1, 2**31 - 1, 8, 6, 0, 0, 0, 0)
     tracemalloc.start()
-    assert header(png) == Header("png", 2**31 - 1, 2**31 - 1)
+    assert header(png) == Header("png", 2**31 - 1, 2**31 - 1, alpha=True)
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
 

@@ -187,6 +187,29 @@ def test_bytes_that_fit_are_kept() -> None:
     assert stored(fits, resize_mode="center_crop", only_shrink=False).width == 256
 
 
+@pytest.mark.parametrize(("kind", "extension"), [("PNG", "png"), ("WEBP", "webp")])
+def test_transparent_pictures_are_stored_on_white_unless_never(kind: str, extension: str) -> None:
+    pixels = np.zeros((100, 200, 4), np.uint8)
+    pixels[:, 100:] = (0, 0, 255, 255)
+    data = file_of(pixels, kind, lossless=True)
+    for reencode in ("when_needed", "always"):
+        kept = Image.open(io.BytesIO(stored(data, format=extension, reencode=reencode, quality=100).data))
+        assert kept.mode == "RGB" and np.abs(np.asarray(kept).astype(int)[50, 50] - 255).max() <= 3
+    assert stored(data, format=extension, reencode="never").data == data
+    opaque = file_of(photo(200, 100), kind, lossless=True)
+    assert stored(opaque, format=extension).data == opaque
+
+
+def test_quality_and_compression_are_those_asked_for() -> None:
+    data = file_of(photo(640, 480), quality=98)
+    for extension in ("jpg", "webp"):
+        sizes = [len(stored(data, format=extension, quality=quality).data) for quality in (30, 60, 90)]
+        assert sizes == sorted(sizes) and sizes[2] > 1.5 * sizes[0]
+    png = [stored(data, format="png", png_compression=level) for level in (0, 9)]
+    assert len(png[0].data) > 1.2 * len(png[1].data)
+    assert np.array_equal(decode_rgb(png[0].data), decode_rgb(png[1].data))
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.97])
 @pytest.mark.parametrize("reencode", ["never", "always"])

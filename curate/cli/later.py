@@ -1,0 +1,64 @@
+"""Commands for a pool after its first run: what failed is asked again, further lists are added."""
+
+from __future__ import annotations
+
+import click
+
+from curate.cli.options import format_option, overrides_argument, pool_argument
+from curate.cli.output import say
+from curate.cli.progress import display
+
+
+@click.command()
+@pool_argument
+@click.option(
+    "--reason", "reasons", multiple=True, metavar="REASON", help="Rows that ended with it; may be repeated.  [all that a try may mend]"
+)
+@click.option("--older-than", metavar="AGE", help="Only rows that were last asked so long ago: 30m, 12h, 7d, 2w.")
+@overrides_argument
+@format_option
+def retry(pool: str, reasons: tuple[str, ...], older_than: str | None, overrides: tuple[str, ...], form: str) -> None:
+    """Ask for failed images once more.
+
+    Only those rows are requested, under the same ids; all others stay as they are. What the server or a policy refused,
+    an opt-out above all, is never asked again. Settings are those of the pool's last run; KEY=VALUE changes one, without
+    the leading "fetch.".
+
+    \b
+    Examples:
+      curate retry POOL
+      curate retry POOL --reason dns_timeout --older-than 7d
+      curate retry POOL --reason timeout_total --reason too_slow total_seconds=60
+    """
+    import curate
+    from curate.settings import values
+
+    with display() as progress:
+        report = curate.open(pool, progress).retry(reasons, older_than, **values(overrides))
+    say(report, form)
+
+
+@click.command()
+@pool_argument
+@click.argument("list_path", metavar="LIST")
+@overrides_argument
+@format_option
+def add(pool: str, list_path: str, overrides: tuple[str, ...], form: str) -> None:
+    """Add a further list and fetch what is new in it.
+
+    Rows that the pool has are marked as duplicates; another caption of an image that it has takes that image without a
+    request. KEY=VALUE is a setting of the list, without the leading "input."; fetch.KEY=VALUE changes one of the pool's.
+
+    \b
+    Examples:
+      curate add POOL more.parquet
+      curate add POOL more.csv url_column=link caption_column=alt
+      curate add POOL "s3://bucket/2025-07/*.parquet" fetch.contact=me@example.org
+    """
+    import curate
+    from curate.settings import values
+
+    said = dict(values(overrides))
+    with display() as progress:
+        report = curate.open(pool, progress).add(list_path, **said)
+    say(report, form)

@@ -1,0 +1,68 @@
+"""A fetch phase with planted trouble; workers import it by name."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+
+import pyarrow as pa
+
+from curate.fetch.phase import FetchPhase
+from curate.fetch.settings import FetchSettings
+from curate.fetch.stage import FetchStage
+from curate.stage import Compute
+
+
+def turn(url: str) -> int:
+    """0 to 3 by the hash of a URL's path (or of the path alone): how often it is put off."""
+    return hashlib.sha256(path_of(url).encode()).digest()[0] % 4
+
+
+def path_of(url: str) -> str:
+    """`/image/1` of http://host:port/image/1, or of itself."""
+    return "/" + url.split("://")[-1].partition("/")[2]
+
+
+@dataclass(frozen=True)
+class Troubled(FetchPhase):
+    """Ends URLs with `reason` unasked: those of `lost` paths, or without these every one while patience is short for it."""
+
+    settings: FetchSettings = field(default_factory=FetchSettings)
+    reason: str = "deferred_politeness"
+    lost: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> FetchStage:
+        plain = super().stage
+        return _Stage(**{one.name: getattr(plain, one.name) for one in fields(plain)}, reason=self.reason, lost=self.lost)
+
+
+@dataclass(frozen=True)
+class _Stage(FetchStage):
+    reason: str = ""
+    lost: tuple[str, ...] = ()
+
+    @contextmanager
+    def open(self) -> Iterator[Compute]:
+        with super().open() as compute:
+            yield lambda batches: self._marked(compute, batches)
+
+    def _marked(self, compute: Compute, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for done in compute(self._skipping(batch) for batch in batches):
+            now = datetime.datetime.now(datetime.UTC)
+            filled = {"attempts": 0, "bytes_read": 0, "finished_at": now}
+            yield done.from_pylist(
+                [{**line, **(filled if line["reason"] == self.reason else {})} for line in done.to_pylist()], done.schema
+            )
+
+    def _skipping(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        skips = [self.reason if self._is_met(url) else None for url in batch["url"].to_pylist()]
+        return pa.record_batch([batch["url"], pa.array(skips, pa.string())], names=["url", "skip"])
+
+    def _is_met(self, url: str) -> bool:
+        if self.lost:
+            return path_of(url) in self.lost
+        return self.settings.patience_seconds < 10 * 2 ** turn(url)
