@@ -60,8 +60,17 @@ class Exchange:
         reason = reason or (self._body_reason(head) if location is None else None)
         wait_seconds = _retry_after(head) if reason else 0.0
         self.answer = Answer(reason, status, content_type=content_type, opt_out=found, retry_after_seconds=wait_seconds)
-        self.location = None if location is None else joined(self.url, location)
+        self._go_to(location)
         return self._settings.max_bytes if reason is None and location is None else None
+
+    def _go_to(self, location: str | None) -> None:
+        """Sets where a redirect leads; one that leads to no address ends here."""
+        if location is None:
+            return
+        try:
+            self.location = joined(self.url, location)
+        except ValueError:
+            self.answer = replace(self.answer, reason="bad_url")
 
     def _opt_out(self, head: Head) -> OptOut | None:
         if not self._settings.opt_out:
@@ -99,7 +108,7 @@ class PageExchange(Exchange):
         self._encoding = (head.get("content-encoding") or "").lower()
         self.answer = Answer(status=head.status)
         location = head.get("location") if head.status in _REDIRECTS else None
-        self.location = None if location is None else joined(self.url, location)
+        self._go_to(location)
         return LARGEST_BYTES if 200 <= head.status < 300 else None
 
     def finish(self, done: Transfer) -> None:

@@ -257,7 +257,7 @@ class Transport:
             return None  # a trailer
         if line.startswith(b"HTTP/"):
             status = line.split(None, 2)[1:2]
-            transfer.head = Head(int(status[0]) if status and status[0].isdigit() else 0)
+            transfer.head = Head(int(status[0]) if status and status[0].isdigit() and len(status[0]) == 3 else 0)
             return None
         head, text = transfer.head, line.decode("latin-1").rstrip("\r\n")
         if head is None or len(line) > self._settings.max_header_bytes or len(head.headers) >= _MAX_HEADERS:
@@ -279,7 +279,7 @@ class Transport:
         transfer._is_judged = True
         transfer.announce("began")
         lengths = head.words("content-length")
-        if len(lengths) > 1 or (lengths and head.all("transfer-encoding")) or not all(map(str.isdigit, lengths)):
+        if len(lengths) > 1 or (lengths and head.all("transfer-encoding")) or not all(map(_is_number, lengths)):
             return self._stop(transfer, "bad_response")
         transfer._told_bytes = int(lengths.pop()) if lengths else None
         try:
@@ -362,6 +362,11 @@ class Transport:
             number = int(curl.getinfo(pycurl.OS_ERRNO))
             transfer.error = OSError(number, os.strerror(number)) if number else None
         transfer.reason = _reason(curl, transfer, code, text)
+
+
+def _is_number(text: str) -> bool:
+    """Digits that `int` takes: not those of other scripts, and not thousands of them."""
+    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 def _reason(curl: pycurl.Curl, transfer: Transfer, code: int, text: str) -> str:
