@@ -17,7 +17,7 @@ import pytest
 
 from curate.errors import LocalFault, SettingsError
 from curate.fetch import broker
-from curate.fetch.buffer import UNTOLD_BYTES, ByteBudget, Lease
+from curate.fetch.buffer import UNTOLD_BYTES, ByteBudget, Lease, Room
 from curate.fetch.link import Deferred, open_link, runtime_folder
 from curate.fetch.politeness import Budget, Politeness, site
 from curate.fetch.settings import FetchSettings
@@ -52,7 +52,7 @@ def run(work: Coroutine[object, object, object]) -> None:
 @asynccontextmanager
 async def budgets(in_flight: int, interval_seconds: float, total: int = 100, **more: Any) -> AsyncIterator[Politeness]:
     link = await open_link()
-    yield Politeness(link, Budget(in_flight, interval_seconds), total, **more)
+    yield Politeness(link, Budget(in_flight, interval_seconds), Room(total), **more)
     await link.close()
 
 
