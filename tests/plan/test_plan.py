@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 from curate.errors import REASONS, IdentityError, InputError
 from curate.lease import claim
 from curate.plan import InputSettings, PlanSettings, part_of, plan, sampled, survey, url_id
+from curate.plan.parts import part_count
 from curate.store import Pool
 from tests.plan import lists
 
