@@ -239,6 +239,8 @@ def _serve(line: socket.socket, arena: mmap.mmap, settings: FetchSettings) -> No
     _die_with_parent()
     for number in _TIMERS:
         signal.signal(number, signal.SIG_DFL)
+    if not os.environ.get("CURATE_DEBUG"):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # codecs complain of broken images to whoever reads the terminal
     _confine(settings)
     slot_bytes = _slot_bytes(settings)
     while message := line.recv(_MESSAGE_BYTES):
