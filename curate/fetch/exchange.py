@@ -59,8 +59,10 @@ class Exchange:
             reason, location = "opt_out", None
         reason = reason or (self._body_reason(head) if location is None else None)
         wait_seconds = _retry_after(head) if reason else 0.0
-        self.answer = Answer(reason, status, content_type=content_type, opt_out=found, retry_after_seconds=wait_seconds)
         self.location = None if location is None else joined(self.url, location)
+        if location is not None and self.location is None:
+            reason = "bad_url"
+        self.answer = Answer(reason, status, content_type=content_type, opt_out=found, retry_after_seconds=wait_seconds)
         return self._settings.max_bytes if reason is None and location is None else None
 
     def _opt_out(self, head: Head) -> OptOut | None:
@@ -75,8 +77,7 @@ class Exchange:
     def _body_reason(self, head: Head) -> str | None:
         if head.words("content-encoding") - {"identity"} or head.words("transfer-encoding") - {"chunked"}:
             return "encoding_refused"
-        length = head.get("content-length")
-        return "too_large" if length and int(length) > self._settings.max_bytes else None
+        return "too_large" if (head.length or 0) > self._settings.max_bytes else None
 
     def finish(self, done: Transfer) -> None:
         """What the transport found after the head."""
@@ -118,11 +119,28 @@ def as_sent(url: str) -> URL:
     return URL(url, encoded=True) if url.isascii() else URL(url)
 
 
-def joined(base: str, location: str) -> str:
-    """Absolute redirect target without fragment; header bytes that are not ASCII count as UTF-8, spaces are quoted."""
+def host_as_sent(url: str) -> str | None:
+    """The host of a URL as the network knows it; None where there is none, or one that can be no host."""
+    try:
+        address = as_sent(url)
+        str(address), address.port  # noqa: B018  # what yarl finds wrong, it says when asked
+        host = address.raw_host
+    except ValueError:
+        return None
+    return host if host and host.isascii() and host != "*" else None
+
+
+def joined(base: str, location: str) -> str | None:
+    """Absolute redirect target without fragment, None for what is no address.
+
+    Header bytes that are not ASCII count as UTF-8, spaces are quoted.
+    """
     text = location.encode("latin-1", "replace").decode("utf-8", "replace").strip()
-    target = URL(text, encoded=True) if text.isascii() and " " not in text else URL(text)
-    return str(as_sent(base).join(target).with_fragment(None))
+    try:
+        target = URL(text, encoded=True) if text.isascii() and " " not in text else URL(text)
+        return str(as_sent(base).join(target).with_fragment(None))
+    except ValueError:
+        return None
 
 
 def _text(value: str | None) -> str | None:
