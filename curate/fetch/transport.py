@@ -8,6 +8,7 @@ what is not wanted (by the judge of the headers) is not read.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -415,8 +416,8 @@ class Transport:
         if code in (pycurl.E_WRITE_ERROR, pycurl.E_ABORTED_BY_CALLBACK) and transfer._is_judged and is_ours:
             return  # we ended it ourselves, and know why
         if code == pycurl.E_COULDNT_CONNECT and not transfer._is_blocked and transfer.error is None:
-            number = int(curl.getinfo(pycurl.OS_ERRNO))
-            transfer.error = OSError(number, os.strerror(number)) if number else None
+            number = int(curl.getinfo(pycurl.OS_ERRNO)) or errno.EMFILE  # pycurl's own copy of the socket could not be made
+            transfer.error = OSError(number, os.strerror(number))
         transfer.reason = _reason(transfer, code, text)
 
 
