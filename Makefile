@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check long kill-sweep format lock clean
+.PHONY: help setup demo test check long kill-sweep soak fuzz format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ long: setup  ## the tests that take minutes: statistics over seeds, big pools
 
 kill-sweep: setup  ## kills a run at random points again and again and compares the digests
 	$(BIN)/python -m pytest -rs -m 'long or not long' tests/e2e -k kill
+
+soak: setup  ## 200,000 rows through two watched workers, and a plan of ten million rows (20 minutes)
+	$(BIN)/python -m pytest -rs -s -m 'long or not long' tests/e2e/test_soak.py tests/e2e/test_startup.py
+
+fuzz: setup  ## 100,000 damaged images and a million odd texts (a few minutes)
+	$(BIN)/python -m pytest -rs -m 'long or not long' tests/fuzz
 
 format: setup  ## applies ruff's format and safe fixes
 	$(BIN)/ruff check --fix .

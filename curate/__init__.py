@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from curate.api import Pool
+    from curate.forecast import Estimate
     from curate.progress import Progress
 
-__all__ = ["open"]
+__all__ = ["estimate", "open"]
 
 
 def open(path: str, progress: Progress | None = None) -> Pool:
@@ -20,3 +23,19 @@ def open(path: str, progress: Progress | None = None) -> Pool:
     from curate.store import Pool as Store
 
     return Pool(Store.open(path), progress)
+
+
+def estimate(
+    path: str,
+    overrides: Sequence[str] = (),
+    *,
+    rows: int = 1000,
+    policy: str | None = None,
+    price: float | None = None,
+    keep: str | None = None,
+    progress: Progress | None = None,
+) -> Estimate:
+    """What a list will cost and yield, from about `rows` of its rows that are really fetched; see `curate estimate --help`."""
+    from curate.forecast import estimate as reckon
+
+    return reckon(path, overrides, rows=rows, policy=policy, price=price, keep=keep, progress=progress)

@@ -6,6 +6,7 @@ import collections
 import datetime
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from curate.engines.base import EngineSettings
 from curate.errors import REASONS, UsageError
+from curate.fetch.peer import WARNING, require
 from curate.fetch.phase import FetchPhase
 from curate.fetch.settings import FetchSettings
 from curate.lease import Run
@@ -158,8 +160,12 @@ def grow(
 def fetch_phase(pool: Pool, fetch: FetchSettings) -> FetchPhase:
     """The fetch phase, as every command that fetches makes it.
 
-    Opt-outs with a date are judged on the day of the pool's first fetch, so that a resume judges alike.
+    Opt-outs with a date are judged on the day of the pool's first fetch, so that a resume judges alike. Raises UsageError
+    where the backend that was asked for cannot run; another than ours says on stderr what it does not have.
     """
+    if fetch.backend == "img2dataset":
+        require(fetch)
+        print(WARNING, file=sys.stderr)
     known = pool.read_document(CONSENT)
     if known is None:
         known = {"opt_out_date": (fetch.opt_out_date or datetime.datetime.now(datetime.UTC).date()).isoformat()}

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 import pickle
 import signal
@@ -175,6 +176,7 @@ def _work(blob: bytes, connection: Connection, threads: int, parts_at_once: int,
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which stops its workers itself
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = str(threads)
+    gc.set_threshold(20_000, 50, 100)  # thousands of rows under way are no garbage; the usual 700 looks at them all the time
     phase: Phase = pickle.loads(blob)
     with contextlib.ExitStack() as stack, contextlib.suppress(EOFError):
         try:

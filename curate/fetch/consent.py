@@ -17,6 +17,7 @@ _VALUED = frozenset({"max-snippet", "max-image-preview", "max-video-preview", "u
 _NAMED = re.compile(r"\s*([^\s:,]+)\s*:\s*(.*)", re.DOTALL)
 _TWO_DIGIT_YEAR = re.compile(r"(\d{1,2})-([A-Za-z]{3})-(\d{2,4})")
 MAX_VALUE_CHARACTERS = 500
+_MAX_DATE_CHARACTERS = 100  # else a header full of commas would be read as one date, again with every comma
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,20 @@ def parse(line: str) -> Iterator[Rule]:
 
 def _continues_date(item: str, so_far: str) -> bool:
     """A comma inside a date is followed by a day, a year or a time, never by a rule."""
-    return bool(re.match(r"\s*\d", item)) and parse_date(so_far) is None
+    return len(so_far) < _MAX_DATE_CHARACTERS and bool(re.match(r"\s*\d", item)) and parse_date(so_far) is None
 
 
 def parse_date(text: str) -> datetime.datetime | None:
     """A date as RFC 822, RFC 850 or ISO 8601; UTC unless it says otherwise; None when it is none of these."""
     text = text.strip().strip("\"'")
+    if len(text) > _MAX_DATE_CHARACTERS:
+        return None
     try:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError:
         try:
             moment = email.utils.parsedate_to_datetime(_TWO_DIGIT_YEAR.sub(_spaced_year, text))
-        except (ValueError, IndexError, TypeError):
+        except (ValueError, IndexError, TypeError, OverflowError):  # OverflowError: a year of thirty digits
             return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
     try:

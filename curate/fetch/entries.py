@@ -23,6 +23,7 @@ from yarl import URL
 from curate.errors import InputError
 
 KEY_BYTES = 16
+_LONGEST_HOST = 300  # DNS allows 253; punycode of a line that is much longer would take seconds
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _DOMAIN = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
 
@@ -46,6 +47,8 @@ def text_key(text: str) -> bytes:
 
 def host_name(text: str) -> str:
     """A host as DNS knows it: lower case, punycode, without a final dot. Raises NoEntry."""
+    if len(text) > _LONGEST_HOST:
+        raise NoEntry("a domain such as example.org")
     try:
         host = URL.build(scheme="http", host=text.strip("[]").rstrip(".")).raw_host
     except ValueError:

@@ -59,11 +59,18 @@ class Exchange:
             reason, location = "opt_out", None
         reason = reason or (self._body_reason(head) if location is None else None)
         wait_seconds = _retry_after(head) if reason else 0.0
-        self.location = None if location is None else joined(self.url, location)
-        if location is not None and self.location is None:
-            reason = "bad_url"
         self.answer = Answer(reason, status, content_type=content_type, opt_out=found, retry_after_seconds=wait_seconds)
+        self._go_to(location)
         return self._settings.max_bytes if reason is None and location is None else None
+
+    def _go_to(self, location: str | None) -> None:
+        """Sets where a redirect leads; one that leads to no address ends here."""
+        if location is None:
+            return
+        try:
+            self.location = joined(self.url, location)
+        except ValueError:
+            self.answer = replace(self.answer, reason="bad_url")
 
     def _opt_out(self, head: Head) -> OptOut | None:
         if not self._settings.opt_out:
@@ -100,7 +107,7 @@ class PageExchange(Exchange):
         self._encoding = (head.get("content-encoding") or "").lower()
         self.answer = Answer(status=head.status)
         location = head.get("location") if head.status in _REDIRECTS else None
-        self.location = None if location is None else joined(self.url, location)
+        self._go_to(location)
         return LARGEST_BYTES if 200 <= head.status < 300 else None
 
     def finish(self, done: Transfer) -> None:
@@ -123,24 +130,18 @@ def host_as_sent(url: str) -> str | None:
     """The host of a URL as the network knows it; None where there is none, or one that can be no host."""
     try:
         address = as_sent(url)
-        str(address), address.port  # noqa: B018  # what yarl finds wrong, it says when asked
+        str(address), address.port  # what yarl finds wrong, it says when asked
         host = address.raw_host
     except ValueError:
         return None
     return host if host and host.isascii() and host != "*" else None
 
 
-def joined(base: str, location: str) -> str | None:
-    """Absolute redirect target without fragment, None for what is no address.
-
-    Header bytes that are not ASCII count as UTF-8, spaces are quoted.
-    """
+def joined(base: str, location: str) -> str:
+    """Absolute redirect target without fragment; header bytes that are not ASCII count as UTF-8, spaces are quoted."""
     text = location.encode("latin-1", "replace").decode("utf-8", "replace").strip()
-    try:
-        target = URL(text, encoded=True) if text.isascii() and " " not in text else URL(text)
-        return str(as_sent(base).join(target).with_fragment(None))
-    except ValueError:
-        return None
+    target = URL(text, encoded=True) if text.isascii() and " " not in text else URL(text)
+    return str(as_sent(base).join(target).with_fragment(None))
 
 
 def _text(value: str | None) -> str | None:

@@ -114,7 +114,7 @@ def check_url(url: str, max_characters: int) -> str | None:
         return "bad_url"
     if parts.scheme not in ("http", "https"):
         return "bad_scheme" if parts.scheme else "bad_url"
-    if not parts.hostname or "@" in parts.netloc or port == 0:
+    if not (parts.hostname or "").strip(".") or "@" in parts.netloc or port == 0:
         return "bad_url"
     return None
 

@@ -17,6 +17,7 @@ from curate.fetch.client import RunFacts
 from curate.fetch.disk import Disk, local_faults
 from curate.fetch.notes import Notes, recall_notes, write_notes
 from curate.fetch.part import Part, plan_part
+from curate.fetch.peer import Img2datasetStage
 from curate.fetch.settings import FetchSettings
 from curate.fetch.stage import RESULT_COLUMNS, TELEMETRY_COLUMNS, FetchStage
 from curate.fetch.standing import TAR_COLUMNS, TELEMETRY, UNASKED, Elsewhere, Record, chosen, kept_telemetry, telemetry_basis
@@ -60,9 +61,10 @@ class FetchPhase:
         return len(chosen(task))
 
     @property
-    def stage(self) -> FetchStage:
+    def stage(self) -> FetchStage | Img2datasetStage:
         """The stage that does the requests of one worker."""
-        return FetchStage(self.settings, RunFacts(self.opt_out_date))
+        run = RunFacts(self.opt_out_date)
+        return Img2datasetStage(self.settings, run) if self.settings.backend == "img2dataset" else FetchStage(self.settings, run)
 
     @property
     def schema(self) -> pa.Schema:
@@ -190,11 +192,13 @@ def _telemetry(part: Part, kept: list[Record]) -> pa.Table:
 
 
 def _counters(part: Part) -> dict[str, float]:
+    """What the part cost; requests and bytes only where the stage tells them."""
     done = part.done.values()
+    told = {"requests": "attempts", "bytes_read": "bytes_read"}
+    sums = {name: [int(str(record[column])) for record in done if record[column] is not None] for name, column in told.items()}
     return {
-        "requests": float(sum(int(str(record["attempts"])) for record in done)),
+        **{name: float(sum(numbers)) for name, numbers in sums.items() if numbers or not done},
         "urls": float(len(part.owners)),
-        "bytes_read": float(sum(int(str(record["bytes_read"])) for record in done)),
         "images": float(sum(record.get("tar_offset") is not None for record in done)),
         "rows_reused": float(len(part.earlier)),
     }

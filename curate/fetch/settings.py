@@ -46,6 +46,8 @@ class FetchSettings(Settings):
     nothing is promised.
     """
 
+    backend: Literal["curate", "img2dataset"] = Field(default="curate", description="who makes the requests; img2dataset only to compare")
+
     # what an answer may be
     max_bytes: int = Field(default=32 << 20, ge=1, description="largest body in bytes")
     max_redirects: int = Field(default=5, ge=0, le=20)

@@ -61,5 +61,7 @@ def _entry(item: object) -> _Entry | None:
     location, reservation = item.get("location"), str(item.get("tdm-reservation")).strip()
     if not isinstance(location, str) or not location.strip() or reservation not in ("0", "1"):
         return None
+    if any("\ud800" <= sign <= "\udfff" for sign in location):  # half a character, which JSON can escape and no URL has
+        return None
     text = json.dumps({name: item[name] for name in ("location", "tdm-reservation", "tdm-policy") if name in item})
     return _Entry(matcher(" ".join(location.split())), reservation == "1", text[:MAX_VALUE_CHARACTERS])

@@ -235,6 +235,7 @@ class Transport:
         curl.setopt(pycurl.HTTPHEADER, [f"Accept: {said.accept}", "Accept-Encoding: identity"])
         curl.setopt(pycurl.BUFFERSIZE, _READ_BYTES)
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(said.connect_seconds * 1000))
+        curl.setopt(pycurl.DNS_CACHE_TIMEOUT, 1)  # addresses come with each request; a long list is searched by each
         curl.setopt(pycurl.MAXAGE_CONN, _KEEPALIVE_SECONDS)
         curl.setopt(pycurl.PROXY, said.proxy or "")  # an empty one also overrules the environment
         if self._authorities:
@@ -283,7 +284,7 @@ class Transport:
             return None  # a trailer
         if line.startswith(b"HTTP/"):
             status = line.split(None, 2)[1:2]
-            transfer.head = Head(int(status[0]) if status and status[0].isdigit() else 0)
+            transfer.head = Head(int(status[0]) if status and status[0].isdigit() and len(status[0]) == 3 else 0)
             return None
         head, text = transfer.head, line.decode("latin-1").rstrip("\r\n")
         if head is None or len(line) > self._settings.max_header_bytes or len(head.headers) >= _MAX_HEADERS:

@@ -45,7 +45,7 @@ def _box(entry: object) -> Box:
 def _is_fraction(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) and -_OUTSIDE <= value <= 1 + _OUTSIDE
+    return -_OUTSIDE <= value <= 1 + _OUTSIDE  # false for NaN, and for whole numbers beyond any float
 
 
 def upright_boxes(boxes: tuple[Box, ...], orientation: int) -> tuple[Box, ...]:

@@ -57,7 +57,7 @@ def canonical_url(text: str | None) -> str | Refused:
         return _BAD_SCHEME
     if len(text) > MAX_URL_BYTES or _CONTROL.search(text) or len(text.encode()) > MAX_URL_BYTES:
         return _BAD_URL
-    return _rebuilt(text.partition("#")[0])
+    return _rebuilt(text.partition("#")[0].rstrip(" "))  # a blank before the fragment is at the end now
 
 
 def _rebuilt(text: str) -> str | Refused:

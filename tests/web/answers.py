@@ -75,6 +75,8 @@ ANSWERS: dict[str, Answering] = {name: kind.answer for name, kind in KINDS.items
     "missing-noindex": status("404 Missing", "X-Robots-Tag: noindex"),
     "busy-noai": KINDS["noai_on_503"].answer,
     "wait-long": KINDS["429_hour"].answer,
+    "to-nonsense": says(b"", "Location: http://[::1/x", status="302 Found"),
+    "opt-out-plain": says(lambda: picture(1), "X-Robots-Tag: all", "X-Robots-Tag: NoAI", "Content-Type: image/jpeg"),
     "opt-out": says(lambda: picture(1), "X-Robots-Tag: all", "x-robots-tag: NoAI, max-snippet: -1", "Content-Type: image/jpeg"),
     "tdm": KINDS["tdm_reservation"].answer,
     "drip": _drip,

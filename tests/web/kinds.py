@@ -216,7 +216,7 @@ BROKEN = {
     "header_drip": Kind(repeating(b"HTTP/1.1 200 OK\r\nX-Drip: ", b"a", 0.05), "timeout_total", slow=True),
     "status_drip": Kind(repeating(b"HTTP/1.1 200 ", b"O", 0.05), "timeout_total", slow=True),
     "headers_endless": Kind(repeating(b"HTTP/1.1 200 OK\r\n", b"X-More: and more\r\n" * 400), "bad_response"),
-    "continue_endless": Kind(repeating(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, 0.01), "bad_response"),  # over libcurl's cap on all heads of one answer
+    "continue_endless": Kind(repeating(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, 0.01), "bad_response"),  # all heads together have a cap
     "hints_endless": Kind(repeating(b"", (b"HTTP/1.1 103 Hints\r\n" + b"X: y\r\n" * 60 + b"\r\n") * 10, 0.01), "bad_response"),
     "blank_lines_endless": Kind(repeating(b"", b"\r\n" * 100, 0.01), "bad_response"),
     "early_hints": Kind(fixed(lambda path: b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + image_answer(8)), None),
@@ -232,7 +232,7 @@ LENGTHS = {
     "cl_text": Kind(says(b"", "Content-Length: many"), "bad_response"),
     "cl_twice": Kind(says(b"abc", "Content-Length: 7"), "bad_response"),
     "cl_and_te": Kind(says(b"3\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked"), "bad_response"),
-    "te_unknown": Kind(fixed(lambda path: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc"), "bad_response"),  # said before the head is judged
+    "te_unknown": Kind(fixed(lambda path: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc"), "bad_response"),
     "te_gzip_chunked": Kind(fixed(lambda path: GZIP_CHUNKED + b"3\r\nabc\r\n0\r\n\r\n"), "bad_response"),
     "chunk_size_wrong": Kind(fixed(lambda path: CHUNKED + b"zz\r\nabc\r\n"), "bad_response"),
     "chunk_size_huge": Kind(fixed(lambda path: CHUNKED + b"f" * 16 + b"0\r\nabc\r\n"), "bad_response"),
