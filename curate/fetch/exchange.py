@@ -84,7 +84,10 @@ class Exchange:
     def _body_reason(self, head: Head) -> str | None:
         if head.words("content-encoding") - {"identity"} or head.words("transfer-encoding") - {"chunked"}:
             return "encoding_refused"
-        return "too_large" if (head.length or 0) > self._settings.max_bytes else None
+        try:
+            return "too_large" if (head.length or 0) > self._settings.max_bytes else None
+        except ValueError:
+            return "bad_response"
 
     def finish(self, done: Transfer) -> None:
         """What the transport found after the head."""
