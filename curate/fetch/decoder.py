@@ -45,7 +45,11 @@ _STATUS = struct.Struct("<i")  # wait status of the child that ended
 _MESSAGE_BYTES = 128 << 10  # a wish is at most 48 Ki characters, of plain ASCII where it is long
 _CRASHES = 2
 _KEEPERS = 3
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}  # it forks
+_PAUSE_SECONDS = 0.1
+_ONE_THREAD = {  # since it forks
+    **{name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")},
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
 _CV2_NO_MEMORY = -4  # cv::Error::StsNoMem
 _PROGRAM = ("-m", "curate.fetch.decoder")
 _TIMERS = (signal.SIGPROF, signal.SIGALRM)
@@ -127,16 +131,24 @@ class Decoder:
     def _feed(self) -> None:
         while self._waiting and self._free:
             request = self._waiting.popleft()
-            if not request.answer.done():
-                self._send(request)
+            if not request.answer.done() and not self._send(request):
+                self._waiting.appendleft(request)
+                self._loop.call_later(_PAUSE_SECONDS, self._feed)
+                return
 
-    def _send(self, request: _Request) -> None:
+    def _send(self, request: _Request) -> bool:
+        """Hands a body over; False while the socket is full of what nobody has read yet."""
         request.slot = self._free.pop()
-        self._sent.append(request)
         start = request.slot * self._slot_bytes
         self._memory[start : start + len(request.body)] = request.body
         with contextlib.suppress(ConnectionError):  # the keeper is dead, and its end about to be heard
-            self._line.send(pickle.dumps((self._child, request.slot, len(request.body), request.wish)))
+            try:
+                self._line.send(pickle.dumps((self._child, request.slot, len(request.body), request.wish)))
+            except BlockingIOError:
+                self._free.append(request.slot)
+                return False
+        self._sent.append(request)
+        return True
 
     def _receive(self) -> bool:
         """The child's next answer; whether there was one."""
@@ -282,10 +294,9 @@ def _outcome_here(body: bytes, wish: Wish, settings: FetchSettings) -> Outcome:
         columns, image = outcome(body, wish, settings)
     except MemoryError:
         return _lost(body, "decode_memory")
-    except cv2.error as error:
-        if error.code != _CV2_NO_MEMORY:
-            raise
-        return _lost(body, "decode_memory")
+    except Exception as error:  # what a codec raises in a place where nobody expects it
+        is_short = isinstance(error, cv2.error) and error.code == _CV2_NO_MEMORY
+        return _lost(body, "decode_memory" if is_short else "decoder_crashed")
     return (columns | {"reason": "decode_memory"}, None) if columns.get("reason") == "local_fault" else (columns, image)
 
 
