@@ -3,23 +3,22 @@
     worker ── starts ──> keeper (this module as a program, one thread) ── forks ──> child, which decodes one body at a time
 
 Bodies go to the child, and images come back, in the slots of a piece of shared memory; a socket carries the small messages
-that say which slot. The child cannot open files or sockets, has a cap on memory, and two kernel timers per body, of its own
-CPU time and of the clock, whose signals end it. When it ends, the keeper says how and forks the next one, which serves the
-same socket and leaves out what was meant for its predecessor. Bodies that were sent and not answered are sent again; the
-one that the child was at is blamed when it ends a child for the second time, or for the first time by a timer.
+that say which slot. The child cannot open files or sockets or start anything; it has a cap on memory, and two kernel timers
+per body, of its own CPU time and of the clock, whose signals end it. When it ends, the keeper says how and forks the next
+one, which serves the same socket and leaves out what was meant for its predecessor. Bodies that were sent and not answered
+are sent again; the one that the child was at is blamed when it ends a child for the second time, or for the first time by
+a timer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import itertools
 import json
 import mmap
 import os
 import pickle
-import resource
 import signal
 import socket
 import struct
@@ -30,11 +29,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
-import psutil
 
 from curate.errors import LocalFault
 from curate.fetch import blocklist
 from curate.fetch.codec import outcome, prepare_process
+from curate.fetch.confine import confine, die_with_parent
 from curate.fetch.settings import FetchSettings
 from curate.fetch.wish import Wish
 
@@ -245,7 +244,7 @@ def _slot_bytes(settings: FetchSettings) -> int:
 def main() -> None:
     """The keeper: forks a child, waits for its end, says how it was, forks the next; ends with the worker."""
     control, line = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
-    _die_with_parent()
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = control.recv(_MESSAGE_BYTES)
     if not told:  # the worker is gone already
@@ -270,10 +269,10 @@ def main() -> None:
 
 
 def _serve(line: socket.socket, arena: mmap.mmap, settings: FetchSettings, number: int) -> None:
-    _die_with_parent()
+    die_with_parent()
     for timer in _TIMERS:
         signal.signal(timer, signal.SIG_DFL)
-    _confine(settings)
+    confine(settings.decode_memory_bytes)
     slot_bytes = _slot_bytes(settings)
     while message := line.recv(_MESSAGE_BYTES):
         child, slot, size, wish = pickle.loads(message)
@@ -303,21 +302,6 @@ def _outcome_here(body: bytes, wish: Wish, settings: FetchSettings) -> Outcome:
 def _set_timers(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.setitimer(signal.ITIMER_REAL, seconds * _WALL_FACTOR)
-
-
-def _confine(settings: FetchSettings) -> None:
-    """No more memory than the cap above what the libraries took; nothing that is opened or written; no core dumps."""
-    memory_bytes = psutil.Process().memory_info().vms + settings.decode_memory_bytes
-    limits = {resource.RLIMIT_AS: memory_bytes, resource.RLIMIT_NOFILE: 0, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_CORE: 0}
-    limits[resource.RLIMIT_NPROC] = 0  # binds those that are not root; what root starts finds no file of its own to open
-    for kind, most in limits.items():
-        resource.setrlimit(kind, (most, most))
-
-
-def _die_with_parent() -> None:
-    """Asks Linux to end this process when its parent ends, even by SIGKILL."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 if __name__ == "__main__":
