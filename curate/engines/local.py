@@ -120,6 +120,7 @@ class LocalEngine:
                 job.waiting.appendleft(task)
 
     def _hire(self, job: _Job) -> _Worker:
+        os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # else glibc keeps what each of a worker's threads once needed
         ours, theirs = _spawn.Pipe()
         arguments = (job.blob, theirs, self.settings.threads_per_worker, job.parts_at_once, os.getpid())
         process = _spawn.Process(target=_work, args=arguments, daemon=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
+from collections import deque
+from collections.abc import Callable
 from typing import BinaryIO
 
 UNTOLD_BYTES = 4 << 20
@@ -20,6 +23,7 @@ class ByteBudget:
     def __init__(self, capacity: int, largest: int) -> None:
         self._common = max(capacity - largest, min(capacity, largest))
         self._grown: object = None
+        self.on_release: Callable[[], None] = lambda: None  # for the one who lets requests in
         self.used_bytes = 0
 
     def reserve(self, told: int | None, most: int) -> int:
@@ -43,6 +47,52 @@ class ByteBudget:
         self.used_bytes -= size
         if self._grown is owner:
             self._grown = None
+        self.on_release()
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether a request that began now would bring a body for which there may be no room."""
+        return self.used_bytes > self._common // 2
+
+
+class Room:
+    """How many requests may be open: `total`, and no more of them while bodies fill half of the budget. In order of asking."""
+
+    def __init__(self, total: int, budget: ByteBudget | None = None) -> None:
+        self._total, self._budget = total, budget
+        self._open = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        if budget:
+            budget.on_release = self._let_in
+
+    async def acquire(self) -> None:
+        """Waits for a place."""
+        if not self._waiting and self._has_place():
+            self._open += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Gives the place back."""
+        self._open -= 1
+        self._let_in()
+
+    def _has_place(self) -> bool:
+        return self._open < self._total and not (self._open and self._budget and self._budget.is_half_full)
+
+    def _let_in(self) -> None:
+        while self._waiting and self._has_place():
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._open += 1
+                turn.set_result(None)
 
 
 class Spill:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from curate.errors import LocalFault
 from curate.fetch.blocklist import load
 from curate.fetch.breaker import Connections, spare_descriptors
-from curate.fetch.buffer import ByteBudget
+from curate.fetch.buffer import ByteBudget, Room
 from curate.fetch.consent import OptOut
 from curate.fetch.exchange import Answer, Exchange, PageExchange, as_sent, host_as_sent
 from curate.fetch.failures import MachineFault, ResolverSilent, check_local, resolver_reason, retryable
@@ -241,7 +241,7 @@ async def connect(settings: FetchSettings, budget: ByteBudget, run: RunFacts) ->
     guard = Guard(settings.allow_addresses)
     link = await open_link()
     usual = Budget(settings.host_in_flight, settings.host_interval_seconds)
-    politeness = Politeness(link, usual, settings.in_flight, settings.budgets(), settings.machines, settings.patience_seconds)
+    politeness = Politeness(link, usual, Room(settings.in_flight, budget), settings.budgets(), settings.machines, settings.patience_seconds)
     descriptors = spare_descriptors(3 * settings.in_flight)
     connections = Connections(settings.in_flight, descriptors, settings.local_fault_seconds)
     resolver = Resolver(settings.resolvers, settings.resolve_seconds, settings.resolver_in_flight, settings.local_fault_seconds)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from curate.fetch.buffer import Room
 from curate.fetch.link import Link
 
 _ARRIVAL_SECONDS = 0.2  # a request that was sent this long ago is taken to have reached its site
@@ -49,20 +50,17 @@ class Budget:
 class Politeness:
     """The budgets of all sites, kept by the broker for every process of this user on this machine.
 
-    `total` caps this worker's own requests over all sites; a request that waits for its site does not count against it,
+    `room` caps this worker's own requests over all sites; a request that waits for its site does not count against it,
     so one slow site never holds up the others. On each of `machines` machines starts lie `machines` times as far apart.
     A start that is more than `patience_seconds` away raises Deferred instead; negative patience waits for ever.
     """
 
     link: Link
     budget: Budget
-    total: int
+    room: Room
     domains: Mapping[str, Budget] = field(default_factory=dict)
     machines: int = 1
     patience_seconds: float = -1.0
-
-    def __post_init__(self) -> None:
-        self.room = asyncio.Semaphore(self.total)
 
     def slot(self, host: str, crawl_delay_seconds: float = 0.0) -> Slot:
         """A context in which one request to `host` may be open; entering it waits for the site's budget."""

@@ -97,7 +97,7 @@ class FetchSettings(Settings):
     # how the work is spread; equal results whatever stands here
     in_flight: int = Field(default=512, ge=1, description="requests at once per worker")
     parts_at_once: int = Field(
-        default=4, ge=1, description="parts of one worker side by side, so that the slow end of one holds up no other"
+        default=2, ge=1, description="parts of one worker side by side, so that the slow end of one holds up no other"
     )
     resolvers: tuple[str, ...] = Field(default=(), description="addresses of name servers, with or without port; default this machine's")
     resolver_in_flight: int = Field(default=96, ge=1, description="names asked for at once per worker")
@@ -106,7 +106,11 @@ class FetchSettings(Settings):
     decode_memory_bytes: int = Field(default=1 << 30, ge=64 << 20, description="memory that one image may take")
     batch_rows: int = Field(default=64, ge=1)
     rows_under_way: int = Field(default=4096, ge=1, description="rows of one worker that are being fetched or wait for their site")
-    buffer_bytes: int = Field(default=64 << 20, ge=1 << 20, description="bodies held by one worker, and as much again of finished images")
+    buffer_bytes: int = Field(
+        default=64 << 20,
+        ge=1 << 20,
+        description="bodies held by one worker; beside them a quarter as much of finished images, the rest of which wait on disk",
+    )
 
     def budgets(self) -> dict[str, Budget]:
         """The budgets of `domains`, whole."""

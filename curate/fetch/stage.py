@@ -224,7 +224,7 @@ class _Fetcher:
         return result
 
     def _held(self, image: bytes, spill: Spill) -> bytes | int:
-        if self._held_bytes >= self._settings.buffer_bytes:
+        if self._held_bytes >= self._settings.buffer_bytes // 4:
             return spill.put(image)
         self._held_bytes += len(image)
         return image

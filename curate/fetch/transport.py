@@ -26,7 +26,7 @@ from curate.fetch.failures import status_reason
 from curate.fetch.guard import AddressInfo, BlockedAddress
 
 _KEEPALIVE_SECONDS = 2  # idle sockets cost descriptors: 300 rows/s for 2 s stay below the usual limit of 1,024
-_READ_BYTES = 512 << 10
+_READ_BYTES = 128 << 10  # also what libcurl holds of a body that waits for room
 _MAX_HEADERS = 128
 _EVENTS = 512
 _RESET = ("reset", "broken pipe", "recv failure", "send failure", "empty reply", "closed abruptly", "unexpected eof")

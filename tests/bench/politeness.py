@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from curate.fetch import broker
+from curate.fetch.buffer import Room
 from curate.fetch.link import open_link, runtime_folder
 from curate.fetch.notes import Notes
 from curate.fetch.origins import Origins, Page
@@ -31,7 +32,7 @@ ROBOTS = b"User-agent: *\n" + b"".join(b"Disallow: /private%d/*.jpg$\nDisallow: 
 async def slots(requests: int, under_way: int) -> dict[str, float]:
     """One measurement."""
     link = await open_link()
-    politeness = Politeness(link, Budget(2, 0.5), under_way)
+    politeness = Politeness(link, Budget(2, 0.5), Room(under_way))
     numbers = iter(range(requests))
     process = psutil.Process(int((runtime_folder() / broker.LOCK).read_text()))
 

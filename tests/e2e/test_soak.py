@@ -73,7 +73,7 @@ def soak(folder: Path, rows: int, rows_per_part: int) -> Soaked:
         run_recipe(load_recipe("ingest"), pool, [f"input.path={listed}", f"plan.rows_per_part={rows_per_part}"], only="plan")
         found, begun = Soaked(), time.monotonic()
         arguments = [[str(pool), str(share), str(WORKERS), *SETTINGS] for share in range(WORKERS)]
-        environment = os.environ | {"TMPDIR": str(temporary)}
+        environment = os.environ | {"TMPDIR": str(temporary), "MALLOC_ARENA_MAX": "2"}  # as the local engine sets it
         workers = [
             subprocess.Popen([sys.executable, "-m", "tests.e2e.soak_worker", *given], stdout=subprocess.PIPE, env=environment)
             for given in arguments

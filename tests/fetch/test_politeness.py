@@ -17,7 +17,7 @@ import pytest
 
 from curate.errors import LocalFault, SettingsError
 from curate.fetch import broker
-from curate.fetch.buffer import UNTOLD_BYTES, ByteBudget, Lease
+from curate.fetch.buffer import Room
 from curate.fetch.link import Deferred, open_link, runtime_folder
 from curate.fetch.politeness import Budget, Politeness, site
 from curate.fetch.settings import FetchSettings
@@ -52,7 +52,7 @@ def run(work: Coroutine[object, object, object]) -> None:
 @asynccontextmanager
 async def budgets(in_flight: int, interval_seconds: float, total: int = 100, **more: Any) -> AsyncIterator[Politeness]:
     link = await open_link()
-    yield Politeness(link, Budget(in_flight, interval_seconds), total, **more)
+    yield Politeness(link, Budget(in_flight, interval_seconds), Room(total), **more)
     await link.close()
 
 
@@ -274,48 +274,3 @@ def test_the_server_sees_the_budget_kept_also_over_redirects(server: FaultServer
     times = sorted(moment for moment, host, _ in server.log if host == "127.0.0.9")
     assert len(times) == 9
     assert times[-1] - times[0] >= 8 * 0.06 - 0.03 and server.open_most <= 2
-
-
-def test_bytes_are_reserved_in_order_and_given_back() -> None:
-    async def work() -> None:
-        budget = ByteBudget(100, 40)
-        order: list[int] = []
-
-        async def take(size: int) -> None:
-            await budget.reserve(size)
-            order.append(size)
-
-        await take(50)
-        tasks = [asyncio.create_task(take(size)) for size in (30, 5)]
-        await asyncio.sleep(0)
-        assert order == [50]  # 30 does not fit beside 50, and 5 does not jump the queue
-        tasks[0].cancel()
-        await asyncio.sleep(0)
-        budget.release(50)
-        await tasks[1]
-        assert order == [50, 5] and budget.used_bytes == 5
-        budget.release(5)
-        await take(1000)  # alone, anything fits
-
-    run(work())
-
-
-def test_bodies_of_unknown_length_grow_one_at_a_time() -> None:
-    async def work() -> None:
-        budget = ByteBudget(64 << 20, 32 << 20)
-        leases = [Lease(budget) for _ in range(8)]
-        for lease in leases:
-            await lease.take(UNTOLD_BYTES)
-
-        async def grow(lease: Lease) -> None:
-            await lease.grow(32 << 20)
-            assert lease.size == 32 << 20
-            assert budget.used_bytes <= 64 << 20
-            await asyncio.sleep(0)
-            lease.close()
-            lease.close()
-
-        await asyncio.gather(*map(grow, leases))
-        assert budget.used_bytes == 0
-
-    run(work())
