@@ -174,6 +174,7 @@ REASONS: dict[str, Reason] = {
     "decode_failed": _failed("the image is damaged"),
     "decode_truncated": _failed("the image ends early"),
     "decode_timeout": _failed("decoding took too long"),
+    "decode_memory": _failed("decoding needs more memory than the cap"),
     "decoder_crashed": _failed("the codec crashed on these bytes"),
     # this machine
     "worker_crashed": _retry("the worker died on this row"),

@@ -212,7 +212,8 @@ class Connections:
     async def explain(self, fault: MachineFault, begun: float) -> bool:
         """Whether what went wrong with a request begun at `begun` was this machine's doing; when so, after it is mended."""
         if fault.unreachable:
-            return await self._network.explains(begun)
+            late_answers_count = await self._is_up()  # what was sent before the way out was gone may still be answered
+            return await self._network.explains(begun if late_answers_count else time.monotonic())
         await self._throttle.shortage(fault.error)
         return True
 

@@ -15,12 +15,12 @@ from curate.fetch.blocklist import load
 from curate.fetch.breaker import Connections, spare_descriptors
 from curate.fetch.buffer import ByteBudget, Room
 from curate.fetch.consent import OptOut
-from curate.fetch.exchange import Answer, Exchange, PageExchange, as_sent
+from curate.fetch.exchange import Answer, Exchange, PageExchange, as_sent, host_as_sent
 from curate.fetch.failures import MachineFault, ResolverSilent, check_local, resolver_reason, retryable
 from curate.fetch.guard import Guard, check_url
 from curate.fetch.link import Deferred, open_link
 from curate.fetch.notes import Notes, Unreached
-from curate.fetch.origins import Origins, Page, origin_of
+from curate.fetch.origins import Origins, Page
 from curate.fetch.politeness import Budget, Politeness, Slot
 from curate.fetch.proxy import may_be_asked_for
 from curate.fetch.resolver import Resolver, literal
@@ -152,9 +152,12 @@ class Client:
     def _refusal(self, url: str) -> str | None:
         """Why a URL is not requested at all. With a proxy, the socket's address says nothing of the host, so its text has to."""
         reason = check_url(url, self._settings.max_url_characters)
-        if reason or self._settings.proxy is None:
+        if reason:
             return reason
-        return None if may_be_asked_for(origin_of(url)[1], self._guard) else "blocked_address"
+        host = host_as_sent(url)
+        if host is None:
+            return "bad_url"
+        return "blocked_address" if self._settings.proxy is not None and not may_be_asked_for(host, self._guard) else None
 
     async def _page(self, url: str) -> Page:
         """One of a host's own files, with its redirects; asked for once, under the budgets of the sites it leads to."""
@@ -173,7 +176,7 @@ class Client:
 
     async def _hop(self, exchange: Exchange, clock: _Clock, crawl_delay_seconds: float = 0.0) -> None:
         """One request. Waits off the clock: for the name, for this machine, for the site's budget."""
-        host = origin_of(exchange.url)[1]
+        host = host_as_sent(exchange.url) or ""
         while True:
             reason = await self._resolve(host, clock)
             if reason:
@@ -209,14 +212,14 @@ class Client:
         return None
 
     async def _exchange(self, exchange: Exchange, seconds: float, slot: Slot) -> None:
+        address = as_sent(exchange.url)
         try:
-            address = as_sent(exchange.url)
-            text, host, port = str(address), address.raw_host or "", address.port
-        except ValueError:
-            exchange.answer = Answer(reason="bad_url")
+            pins = await self._pins(address.raw_host or "", address.port)
+        except OSError as error:
+            exchange.answer = Answer(reason=resolver_reason(error))
             return
         announce = {"sent": slot.sent, "began": slot.began}
-        transfer = Transfer(text, await self._pins(host, port), seconds, exchange.judge, lambda what: announce[what](), exchange.may_be_cut)
+        transfer = Transfer(str(address), pins, seconds, exchange.judge, lambda what: announce[what](), exchange.may_be_cut)
         done = await self._transport.get(transfer)
         if done.error is not None:
             check_local(done.error)

@@ -3,43 +3,54 @@
     worker ── starts ──> keeper (this module as a program, one thread) ── forks ──> child, which decodes one body at a time
 
 Bodies go to the child, and images come back, in the slots of a piece of shared memory; a socket carries the small messages
-that say which slot. The child cannot open files or sockets, has a cap on memory, and two kernel timers per body, of its own
-CPU time and of the clock, whose signals end it. When it ends, the keeper says how and forks the next one. Bodies that were
-sent and not answered are sent again; the one that the child was at is blamed when it ends a child for the second time, or
-for the first time by a timer.
+that say which slot. The child cannot open files or sockets or start anything; it has a cap on memory, and two kernel timers
+per body, of its own CPU time and of the clock, whose signals end it. When it ends, the keeper says how and forks the next
+one, which serves the same socket and leaves out what was meant for its predecessor. Bodies that were sent and not answered
+are sent again; the one that the child was at is blamed when it ends a child for the second time, or for the first time by
+a timer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
+import itertools
+import json
 import mmap
 import os
 import pickle
-import resource
 import signal
 import socket
 import struct
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psutil
+import cv2
 
 from curate.errors import LocalFault
 from curate.fetch import blocklist
 from curate.fetch.codec import outcome, prepare_process
+from curate.fetch.confine import confine, die_with_parent
 from curate.fetch.settings import FetchSettings
 from curate.fetch.wish import Wish
 
 Outcome = tuple[dict[str, object], bytes | None]
 
 _SLOTS = 3  # bodies at the child at once: the next lies ready when one is done, and few are sent twice after a crash
-_STATUS = struct.Struct("<i")  # wait status of the child that ended; 0 comes with the line to a new one
-_MESSAGE_BYTES = 128 << 10
+_STATUS = struct.Struct("<i")  # wait status of the child that ended
+_MESSAGE_BYTES = 128 << 10  # a wish is at most 48 Ki characters, of plain ASCII where it is long
 _CRASHES = 2
+_KEEPERS = 3
+_PAUSE_SECONDS = 0.1
+_ONE_THREAD = {  # since it forks
+    **{name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")},
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+_CV2_NO_MEMORY = -4  # cv::Error::StsNoMem
+_PROGRAM = ("-m", "curate.fetch.decoder")
 _TIMERS = (signal.SIGPROF, signal.SIGALRM)
 _WALL_FACTOR = 10  # a busy machine may need so much longer by the clock than in CPU time
 _RETURN_BYTES = 4 << 20  # pages of a slot that held more go back to the system
@@ -55,30 +66,47 @@ class _Request:
 
 
 class Decoder:
-    """One decoding child; made in a running event loop, to which all calls belong."""
+    """One decoding child; made in a running event loop, to which all calls belong.
 
-    def __init__(self, settings: FetchSettings) -> None:
+    `program` is what python runs as the keeper, given three descriptors as arguments.
+    """
+
+    def __init__(self, settings: FetchSettings, program: Sequence[str] = _PROGRAM) -> None:
+        self._settings, self._program = settings, tuple(program)
         self._slot_bytes = _slot_bytes(settings)
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Request] = deque()
+        self._sent: deque[_Request] = deque()
+        self._keepers = 0
+        self._broken: LocalFault | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Everything that goes with a keeper."""
+        self._keepers += 1
+        self._child = 0
+        self._free = list(range(_SLOTS))
         memory = os.memfd_create("curate-decoder")
         os.ftruncate(memory, _SLOTS * self._slot_bytes)
         self._memory = mmap.mmap(memory, _SLOTS * self._slot_bytes)
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.setblocking(False)
-        with theirs:
-            command = [sys.executable, "-m", __name__, str(theirs.fileno()), str(memory)]
-            self._keeper = subprocess.Popen(command, pass_fds=[theirs.fileno(), memory], stdin=subprocess.DEVNULL)
+        self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        descriptors = (control.fileno(), line.fileno(), memory)
+        with control, line:
+            command = [sys.executable, *self._program, *map(str, descriptors)]
+            environment = os.environ | _ONE_THREAD
+            self._keeper = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment)
         os.close(memory)
-        self._control.send(pickle.dumps(settings))
-        self._loop = asyncio.get_running_loop()
-        self._free = list(range(_SLOTS))
-        self._waiting: deque[_Request] = deque()
-        self._sent: deque[_Request] = deque()
-        self._line: socket.socket | None = None
-        self._broken: LocalFault | None = None
-        self._loop.add_reader(self._control, self._hear)
+        self._control.send(pickle.dumps(self._settings))
+        for end, heard in ((self._control, self._hear), (self._line, self._receive)):
+            end.setblocking(False)
+            self._loop.add_reader(end, heard)
 
     async def outcome(self, body: bytes, wish: Wish) -> Outcome:
-        """`codec.outcome` of a body, or a reason: decoder_crashed, decode_timeout. Raises LocalFault without a keeper."""
+        """`codec.outcome` of a body, or a reason: decoder_crashed, decode_timeout, decode_memory.
+
+        Raises LocalFault when no keeper stays alive.
+        """
         if self._broken:
             raise self._broken
         request = _Request(body, wish, self._loop.create_future())
@@ -88,40 +116,51 @@ class Decoder:
 
     async def close(self) -> None:
         """Ends both processes, whatever they are at."""
-        self._loop.remove_reader(self._control)
-        self._control.close()
         self._hang_up()
         self._keeper.kill()  # the kernel ends the child with it
         await asyncio.to_thread(self._keeper.wait)
         self._memory.close()
 
-    def _feed(self) -> None:
-        while self._line and self._waiting and self._free:
-            request = self._waiting.popleft()
-            if not request.answer.done():
-                self._send(self._line, request)
+    def _hang_up(self) -> None:
+        for end in (self._control, self._line):
+            if end.fileno() >= 0:
+                self._loop.remove_reader(end)
+                end.close()
 
-    def _send(self, line: socket.socket, request: _Request) -> None:
+    def _feed(self) -> None:
+        while self._waiting and self._free:
+            request = self._waiting.popleft()
+            if not request.answer.done() and not self._send(request):
+                self._waiting.appendleft(request)
+                self._loop.call_later(_PAUSE_SECONDS, self._feed)
+                return
+
+    def _send(self, request: _Request) -> bool:
+        """Hands a body over; False while the socket is full of what nobody has read yet."""
         request.slot = self._free.pop()
-        self._sent.append(request)
         start = request.slot * self._slot_bytes
         self._memory[start : start + len(request.body)] = request.body
-        with contextlib.suppress(OSError):  # the child is dead; the keeper is about to say so
-            line.send(pickle.dumps((request.slot, len(request.body), request.wish)))
+        with contextlib.suppress(ConnectionError):  # the keeper is dead, and its end about to be heard
+            try:
+                self._line.send(pickle.dumps((self._child, request.slot, len(request.body), request.wish)))
+            except BlockingIOError:
+                self._free.append(request.slot)
+                return False
+        self._sent.append(request)
+        return True
 
-    def _receive(self) -> None:
-        """The child's next answer."""
-        assert self._line is not None
+    def _receive(self) -> bool:
+        """The child's next answer; whether there was one."""
         try:
             message = self._line.recv(_MESSAGE_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             message = b""
-        if not message:
-            self._hang_up()
-            return
-        columns, size = pickle.loads(message)
+        if not message or not self._sent:
+            self._loop.remove_reader(self._line)
+            return False
+        columns, size = json.loads(message)
         request = self._sent.popleft()
         start = request.slot * self._slot_bytes
         image = None if size is None else self._memory[start : start + size]
@@ -129,41 +168,41 @@ class Decoder:
         if not request.answer.done():
             request.answer.set_result((columns, image))
         self._feed()
+        return True
 
     def _give_back(self, slot: int, used_bytes: int) -> None:
         self._free.append(slot)
         if used_bytes > _RETURN_BYTES:
             self._memory.madvise(mmap.MADV_REMOVE, slot * self._slot_bytes, self._slot_bytes)
 
-    def _hang_up(self) -> None:
-        if self._line:
-            self._loop.remove_reader(self._line)
-            self._line.close()
-            self._line = None
-
     def _hear(self) -> None:
-        """The keeper tells of an ended child, or hands over the line to a new one."""
+        """The keeper tells of an ended child, or is dead itself."""
         try:
-            message, lines, _, _ = socket.recv_fds(self._control, _STATUS.size, 1)
+            message = self._control.recv(_STATUS.size)
         except BlockingIOError:
             return
         except OSError:
-            message, lines = b"", []
-        if not message:
-            self._fail(LocalFault("the decoding process ended and cannot be started again; run the same command again"))
-        elif lines:
-            self._line = socket.socket(fileno=lines[0])
-            self._line.setblocking(False)
-            self._loop.add_reader(self._line, self._receive)
-            self._feed()
-        else:
-            self._collect_last_words()
+            message = b""
+        while self._receive():  # answers that the child gave before it ended count
+            pass
+        if message:
             self._blame(*_STATUS.unpack(message))
+        else:
+            self._start_again()
 
-    def _collect_last_words(self) -> None:
-        """Answers that the child gave before it ended count."""
-        while self._line:
-            self._receive()
+    def _start_again(self) -> None:
+        """Another keeper; what was sent to the dead one is sent again."""
+        self._hang_up()
+        self._keeper.kill()
+        self._keeper.wait()
+        self._memory.close()
+        self._waiting.extendleft(reversed(self._sent))
+        self._sent.clear()
+        if self._keepers == _KEEPERS:
+            self._fail(LocalFault("the decoding process ends again and again, or cannot be started; run the same command again"))
+            return
+        self._start()
+        self._feed()
 
     def _blame(self, status: int) -> None:
         """Judges the body that the child was at; the others go first to the next child."""
@@ -179,12 +218,12 @@ class Decoder:
             self._give_back(request.slot, 0)
         self._waiting.extendleft(reversed(self._sent))
         self._sent.clear()
+        self._child += 1
+        self._feed()
 
     def _fail(self, fault: LocalFault) -> None:
-        self._loop.remove_reader(self._control)
-        self._hang_up()
         self._broken = fault
-        for request in (*self._sent, *self._waiting):
+        for request in self._waiting:
             if not request.answer.done():
                 request.answer.set_exception(fault)
 
@@ -204,28 +243,22 @@ def _slot_bytes(settings: FetchSettings) -> int:
 
 def main() -> None:
     """The keeper: forks a child, waits for its end, says how it was, forks the next; ends with the worker."""
-    control, memory = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    _die_with_parent()
+    control, line = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = control.recv(_MESSAGE_BYTES)
     if not told:  # the worker is gone already
         return
     settings: FetchSettings = pickle.loads(told)
-    arena = mmap.mmap(memory, _SLOTS * _slot_bytes(settings))
+    arena = mmap.mmap(int(sys.argv[3]), _SLOTS * _slot_bytes(settings))
     prepare_process()
     blocklist.load(settings.blocklists)  # the children cannot open files
-    while True:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for number in itertools.count():
         child = os.fork()
         if not child:
-            ours.close()
             control.close()
-            _serve(theirs, arena, settings)
+            _serve(line, arena, settings, number)
             os._exit(0)
-        theirs.close()
-        with contextlib.suppress(OSError):
-            socket.send_fds(control, [_STATUS.pack(0)], [ours.fileno()])
-        ours.close()
         _, status = os.waitpid(child, 0)
         if status == 0:  # the worker hung up
             return
@@ -235,42 +268,42 @@ def main() -> None:
             return
 
 
-def _serve(line: socket.socket, arena: mmap.mmap, settings: FetchSettings) -> None:
-    _die_with_parent()
-    for number in _TIMERS:
-        signal.signal(number, signal.SIG_DFL)
+def _serve(line: socket.socket, arena: mmap.mmap, settings: FetchSettings, number: int) -> None:
+    die_with_parent()
+    for timer in _TIMERS:
+        signal.signal(timer, signal.SIG_DFL)
     if not os.environ.get("CURATE_DEBUG"):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # codecs complain of broken images to whoever reads the terminal
-    _confine(settings)
+    confine(settings.decode_memory_bytes)
     slot_bytes = _slot_bytes(settings)
     while message := line.recv(_MESSAGE_BYTES):
-        slot, size, wish = pickle.loads(message)
+        child, slot, size, wish = pickle.loads(message)
+        if child != number:  # whoever it was for is dead, and it is sent again
+            continue
         start = slot * slot_bytes
         _set_timers(settings.decode_seconds)
-        columns, image = outcome(arena[start : start + size], wish, settings)
+        columns, image = _outcome_here(arena[start : start + size], wish, settings)
         _set_timers(0.0)
         if image is not None:
             arena[start : start + len(image)] = image
-        line.send(pickle.dumps((columns, None if image is None else len(image))))
+        line.send(json.dumps((columns, None if image is None else len(image))).encode())
+
+
+def _outcome_here(body: bytes, wish: Wish, settings: FetchSettings) -> Outcome:
+    """`codec.outcome`, where memory that runs short is the cap's doing and so the body's fault."""
+    try:
+        columns, image = outcome(body, wish, settings)
+    except MemoryError:
+        return _lost(body, "decode_memory")
+    except Exception as error:  # what a codec raises in a place where nobody expects it
+        is_short = isinstance(error, cv2.error) and error.code == _CV2_NO_MEMORY
+        return _lost(body, "decode_memory" if is_short else "decoder_crashed")
+    return (columns | {"reason": "decode_memory"}, None) if columns.get("reason") == "local_fault" else (columns, image)
 
 
 def _set_timers(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.setitimer(signal.ITIMER_REAL, seconds * _WALL_FACTOR)
-
-
-def _confine(settings: FetchSettings) -> None:
-    """No more memory than the cap above what the libraries took; nothing that is opened or written; no core dumps."""
-    memory_bytes = psutil.Process().memory_info().vms + settings.decode_memory_bytes
-    limits = {resource.RLIMIT_AS: memory_bytes, resource.RLIMIT_NOFILE: 0, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_CORE: 0}
-    for kind, most in limits.items():
-        resource.setrlimit(kind, (most, most))
-
-
-def _die_with_parent() -> None:
-    """Asks Linux to end this process when its parent ends, even by SIGKILL."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 if __name__ == "__main__":

@@ -84,8 +84,10 @@ class Exchange:
     def _body_reason(self, head: Head) -> str | None:
         if head.words("content-encoding") - {"identity"} or head.words("transfer-encoding") - {"chunked"}:
             return "encoding_refused"
-        length = head.get("content-length")
-        return "too_large" if length and int(length) > self._settings.max_bytes else None
+        try:
+            return "too_large" if (head.length or 0) > self._settings.max_bytes else None
+        except ValueError:
+            return "bad_response"
 
     def finish(self, done: Transfer) -> None:
         """What the transport found after the head."""
@@ -125,6 +127,17 @@ class PageExchange(Exchange):
 def as_sent(url: str) -> URL:
     """As written where it is ASCII: re-quoting could break signed addresses."""
     return URL(url, encoded=True) if url.isascii() else URL(url)
+
+
+def host_as_sent(url: str) -> str | None:
+    """The host of a URL as the network knows it; None where there is none, or one that can be no host."""
+    try:
+        address = as_sent(url)
+        str(address), address.port  # what yarl finds wrong, it says when asked
+        host = address.raw_host
+    except ValueError:
+        return None
+    return host if host and host.isascii() and host != "*" else None
 
 
 def joined(base: str, location: str) -> str:

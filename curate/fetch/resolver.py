@@ -190,6 +190,8 @@ class Resolver:
         except TimeoutError:
             self.statistics.silent += 1
             raise ResolverSilent(f"no answer within {self._seconds} s") from None
+        except UnicodeError:  # no name that could be asked for (IDNA)
+            return None, _NO_NAME_SECONDS
         except dns_errors.DNSError as error:
             self._note(name, begun, error)
             if error.args[0] in _NO_NAME:

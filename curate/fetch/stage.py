@@ -166,7 +166,6 @@ class _Engine:
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
     async def _stop(self) -> None:
@@ -175,7 +174,10 @@ class _Engine:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         self._closing.set()
-        await self._session
+        try:
+            await self._session
+        finally:
+            await asyncio.get_running_loop().shutdown_default_executor()
 
 
 class _Fetcher:

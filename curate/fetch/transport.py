@@ -8,6 +8,7 @@ what is not wanted (by the judge of the headers) is not read.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -29,8 +30,8 @@ _READ_BYTES = 128 << 10  # also what libcurl holds of a body that waits for room
 _MAX_HEADERS = 128
 _EVENTS = 512
 _RESET = ("reset", "broken pipe", "recv failure", "send failure", "empty reply", "closed abruptly", "unexpected eof")
+_BROKEN = frozenset({pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, pycurl.E_GOT_NOTHING})
 _TLS = frozenset({pycurl.E_SSL_CONNECT_ERROR, pycurl.E_PEER_FAILED_VERIFICATION, 53, 54, 58, 59, 64, 66, 80, 82, 83, 90, 91})
-_MALFORMED = frozenset({pycurl.E_UNSUPPORTED_PROTOCOL, 8, 61, 100})  # not HTTP, weird reply, bad encoding, too large headers
 
 
 @dataclass
@@ -63,6 +64,17 @@ class Head:
     def words(self, name: str) -> set[str]:
         """What a header lists, over all its lines, in lower case."""
         return {word.strip().lower() for value in self.all(name) for word in value.split(",")} - {""}
+
+    @property
+    def length(self) -> int | None:
+        """Announced bytes of the body. Raises ValueError for what is no number, several, or beside a transfer encoding."""
+        found = self.words("content-length")
+        if not found:
+            return None
+        (text,) = found
+        if self.all("transfer-encoding") or not (text.isascii() and text.isdigit() and len(text) < 20):
+            raise ValueError("no length")
+        return int(text)
 
 
 @dataclass(frozen=True)
@@ -109,7 +121,10 @@ class Transfer:
         self._most: int | None = None
         self._is_judged = self._is_blocked = False
         self._is_tunnelled = True
+        self._is_sent = self._is_dialled = False
+        self._is_stale = self._is_again = False  # the kept connection it was given is of no use; a new one has to be made
         self._wanted = 0  # size to which the body would grow by what libcurl holds back
+        self._watched = (0.0, 0)  # since when, and from which size on, the rate of the body is being judged
         self._bug: Exception | None = None
 
 
@@ -128,9 +143,12 @@ class Transport:
         self._multi.setopt(pycurl.M_MAXCONNECTS, max(1, settings.kept_connections))
         self._timer: asyncio.TimerHandle | None = None
         self._registered: dict[int, int] = {}
+        self._descriptors: dict[int, int] = {}  # of connections, by their local port
         self._active: dict[pycurl.Curl, Transfer] = {}
         self._idle: list[pycurl.Curl] = []
         self._paused: deque[pycurl.Curl] = deque()
+        self._watch_seconds = min(1.0, settings.floor_seconds / 2)
+        self._watch = self._loop.call_later(self._watch_seconds, self._judge_rates) if settings.min_bytes_per_second else None
 
     async def get(self, transfer: Transfer) -> Transfer:
         """Does one GET; what went wrong stands in the transfer. Cancelling gives it up."""
@@ -163,8 +181,9 @@ class Transport:
     def close(self) -> None:
         """Ends all connections; nobody may be waiting."""
         self._loop.remove_reader(self._epoll.fileno())
-        if self._timer:
-            self._timer.cancel()
+        for timer in (self._timer, self._watch):
+            if timer:
+                timer.cancel()
         for curl in self._active:
             self._multi.remove_handle(curl)
         for curl in (*self._active, *self._idle):
@@ -200,6 +219,7 @@ class Transport:
             self._epoll.modify(descriptor, mask)
         else:
             self._registered[descriptor] = mask
+            self._descriptors[_local_port(descriptor)] = descriptor
             try:
                 self._epoll.register(descriptor, mask)
             except FileExistsError:  # closed and opened again under the same number
@@ -218,9 +238,6 @@ class Transport:
         curl.setopt(pycurl.DNS_CACHE_TIMEOUT, 1)  # addresses come with each request; a long list is searched by each
         curl.setopt(pycurl.MAXAGE_CONN, _KEEPALIVE_SECONDS)
         curl.setopt(pycurl.PROXY, said.proxy or "")  # an empty one also overrules the environment
-        if said.min_bytes_per_second:
-            curl.setopt(pycurl.LOW_SPEED_LIMIT, max(1, int(said.min_bytes_per_second)))
-            curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(said.floor_seconds)))
         if self._authorities:
             curl.setopt(pycurl.CAINFO, self._authorities)
         if not said.kept_connections:
@@ -232,22 +249,32 @@ class Transport:
         curl.setopt(pycurl.URL, transfer.url)
         curl.setopt(pycurl.TIMEOUT_MS, max(1, int(transfer.seconds * 1000)))
         curl.setopt(pycurl.RESOLVE, list(transfer.pins))
+        curl.setopt(pycurl.FRESH_CONNECT, transfer._is_again)
         curl.setopt(pycurl.HEADERFUNCTION, lambda line: self._on_header(transfer, line))
         curl.setopt(pycurl.WRITEFUNCTION, lambda data: self._on_body(curl, transfer, data))
         curl.setopt(pycurl.OPENSOCKETFUNCTION, lambda purpose, address: self._socket(transfer, address))
-        curl.setopt(pycurl.PREREQFUNCTION, lambda *addresses: self._on_request(transfer))
+        curl.setopt(pycurl.PREREQFUNCTION, lambda theirs, ours, their_port, port: self._on_request(transfer, port))
 
     def _socket(self, transfer: Transfer, address: tuple[int, int, int, tuple[object, ...]]) -> object:
         family, kind, protocol, place = address
+        transfer._is_dialled = True
         try:
             return self._open_socket((family, kind, protocol, "", place))
         except BlockedAddress:
             transfer._is_blocked = True
         except OSError as error:
             transfer.error = error
+        except Exception as error:
+            transfer._bug = error
         return pycurl.SOCKET_BAD
 
-    def _on_request(self, transfer: Transfer) -> int:
+    def _on_request(self, transfer: Transfer, port: int) -> int:
+        """A connection is ready for the request. One that was kept and says something unasked, be it goodbye, is not used:
+        libcurl looks only at those that were idle for a second, and would take what lies there for the answer."""
+        if not transfer._is_dialled and _is_readable(self._descriptors.get(port)):
+            transfer._is_stale = True
+            return int(pycurl.PREREQFUNC_ABORT)
+        transfer._is_sent = True
         transfer.announce("sent")
         return int(pycurl.PREREQFUNC_OK)
 
@@ -264,7 +291,7 @@ class Transport:
             return self._stop(transfer, "bad_response")
         if text:
             return None if head.add(text) else self._stop(transfer, "bad_response")
-        if 100 <= head.status < 200:
+        if 100 <= head.status < 200 and head.status != 101:
             return None
         return self._judge(transfer, head) if transfer._is_tunnelled else self._tunnel(transfer, head)
 
@@ -278,10 +305,11 @@ class Transport:
     def _judge(self, transfer: Transfer, head: Head) -> int | None:
         transfer._is_judged = True
         transfer.announce("began")
-        lengths = head.words("content-length")
-        if len(lengths) > 1 or (lengths and head.all("transfer-encoding")) or not all(map(_is_number, lengths)):
+        transfer._watched = (self._loop.time(), 0)
+        try:
+            transfer._told_bytes = head.length
+        except ValueError:
             return self._stop(transfer, "bad_response")
-        transfer._told_bytes = int(lengths.pop()) if lengths else None
         try:
             transfer._most = transfer.judge(head)
         except Exception as error:  # raised again where somebody awaits the transfer; libcurl would only print it
@@ -320,6 +348,7 @@ class Transport:
             self._paused.popleft()
             if transfer is not None and transfer._wanted:
                 transfer._wanted = 0
+                transfer._watched = (self._loop.time(), transfer.size)
                 curl.pause(pycurl.PAUSE_CONT)
 
     def _stop(self, transfer: Transfer, reason: str) -> int:
@@ -336,9 +365,30 @@ class Transport:
             for curl, code, text in failed:
                 self._end(curl, code, text)
 
+    def _judge_rates(self) -> None:
+        """Ends bodies that come slower than the floor; a server that has not begun to answer has until the deadline."""
+        self._watch = self._loop.call_later(self._watch_seconds, self._judge_rates)
+        now, said = self._loop.time(), self._settings
+        for curl, transfer in list(self._active.items()):
+            since, size = transfer._watched
+            if transfer._most is None or transfer._wanted or now - since < said.floor_seconds:
+                continue
+            if transfer.size - size < said.min_bytes_per_second * (now - since):
+                transfer.reason = "too_slow"
+                self._end(curl, 0, "")
+            else:
+                transfer._watched = (now, transfer.size)
+
     def _end(self, curl: pycurl.Curl, code: int, text: str) -> None:
-        transfer = self._active.pop(curl)
+        transfer = self._active[curl]
         self._multi.remove_handle(curl)
+        if code and self._may_try_again(curl, transfer, code):
+            transfer.seconds -= curl.getinfo(pycurl.TOTAL_TIME)
+            transfer._is_again, transfer._is_stale, transfer._is_sent = True, False, False
+            self._prepare(curl, transfer)
+            self._multi.add_handle(curl)
+            return
+        del self._active[curl]
         if transfer.reason is None and code:
             self._explain(curl, transfer, code, text.lower())
         self._idle.append(curl)
@@ -354,28 +404,29 @@ class Transport:
         else:
             transfer.future.set_result(transfer)
 
+    def _may_try_again(self, curl: pycurl.Curl, transfer: Transfer, code: int) -> bool:
+        """Whether all that failed was a connection kept from an earlier request, which its server gave up meanwhile."""
+        if transfer._is_again or transfer._is_judged or transfer.future is None or transfer.future.done():
+            return False
+        broke = code in _BROKEN and transfer.head is None and not curl.getinfo(pycurl.NUM_CONNECTS)
+        return transfer._is_stale or broke
+
     def _explain(self, curl: pycurl.Curl, transfer: Transfer, code: int, text: str) -> None:
         """What libcurl's code means for the row."""
-        if code in (pycurl.E_WRITE_ERROR, pycurl.E_ABORTED_BY_CALLBACK) and transfer._is_judged:
+        is_ours = transfer._most is None or (transfer.may_be_cut and transfer.size > transfer._most)
+        if code in (pycurl.E_WRITE_ERROR, pycurl.E_ABORTED_BY_CALLBACK) and transfer._is_judged and is_ours:
             return  # we ended it ourselves, and know why
         if code == pycurl.E_COULDNT_CONNECT and not transfer._is_blocked and transfer.error is None:
-            number = int(curl.getinfo(pycurl.OS_ERRNO))
-            transfer.error = OSError(number, os.strerror(number)) if number else None
-        transfer.reason = _reason(curl, transfer, code, text)
+            number = int(curl.getinfo(pycurl.OS_ERRNO)) or errno.EMFILE  # pycurl's own copy of the socket could not be made
+            transfer.error = OSError(number, os.strerror(number))
+        transfer.reason = _reason(transfer, code, text)
 
 
-def _is_number(text: str) -> bool:
-    """Digits that `int` takes: not those of other scripts, and not thousands of them."""
-    return text.isascii() and text.isdigit() and len(text) < 20
-
-
-def _reason(curl: pycurl.Curl, transfer: Transfer, code: int, text: str) -> str:
-    if code == pycurl.E_COULDNT_CONNECT:
+def _reason(transfer: Transfer, code: int, text: str) -> str:
+    if code in (pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_PROXY):
         return "blocked_address" if transfer._is_blocked else "connect_failed"
     if code == pycurl.E_OPERATION_TIMEDOUT:
-        if "too slow" in text:
-            return "too_slow"
-        return "timeout_total" if curl.getinfo(pycurl.CONNECT_TIME) else "connect_timeout"
+        return "timeout_total" if transfer._is_sent else "connect_timeout"
     if any(words in text for words in _RESET):
         return "connection_reset"
     if code in _TLS:
@@ -386,9 +437,34 @@ def _reason(curl: pycurl.Curl, transfer: Transfer, code: int, text: str) -> str:
         return "connection_reset"
     if code == pycurl.E_URL_MALFORMAT:
         return "bad_url"
-    if code in (pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_RESOLVE_PROXY):
+    if code == pycurl.E_COULDNT_RESOLVE_HOST:
         return "dns_not_found"
+    if code == pycurl.E_OUT_OF_MEMORY:
+        return "local_fault"
     return "bad_response"
+
+
+def _local_port(descriptor: int) -> int:
+    """Port of this end of a connection; 0 when it is gone."""
+    try:
+        held = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
+    except OSError:
+        return 0
+    try:
+        return int(held.getsockname()[1])
+    except OSError:
+        return 0
+    finally:
+        held.detach()
+
+
+def _is_readable(descriptor: int | None) -> bool:
+    """Whether something lies there to be read, or the other end has hung up."""
+    if descriptor is None:
+        return False
+    look = select.poll()
+    look.register(descriptor, select.POLLIN)
+    return bool(look.poll(0))
 
 
 def _flags(events: int) -> int:

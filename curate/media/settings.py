@@ -30,7 +30,7 @@ class ImageSettings(Settings):
     decode: Literal["fast", "faithful"] = "fast"
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
     max_side: int = Field(default=MAX_SIDE, ge=1)
-    max_exif_bytes: int = Field(default=4096, ge=2)
+    max_exif_bytes: int = Field(default=4096, ge=2, le=32 << 10)
 
     # what is not worth keeping, judged by the header alone; null is no limit, and a policy may still decide later
     min_bytes: int | None = Field(default=None, ge=1, description="smallest file; below it image_small")
