@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.lease import REMOVAL, REMOVALS
-from curate.removal.parts import Leaving
 from curate.removal.subsets import Standing
+from curate.removal.tars import Leaving
 from curate.settings import Settings
 from curate.stage import PartFile
 from curate.store import Pool, sync_file, sync_folder
