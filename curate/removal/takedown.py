@@ -247,13 +247,13 @@ def _rewrite_parts(pool: Pool, run: Run, journal: Journal, record: pa.Table, pro
     borrowed = Borrowed.of(pool.snapshot("fetched"))
     progress.start(journal.kind, len(journal.waiting), "parts")
     while journal.waiting:
-        now = journal.waiting[:BATCH_PARTS]
-        if not journal.batch:
+        now = journal.writing or journal.waiting[:BATCH_PARTS]
+        if not journal.writing:
             journal = _write_batch(pool, journal, leaving, now, borrowed)
         for table in sorted({file.table for file in journal.batch}):
             run.commit(table, [file.file() for file in journal.batch if file.table == table])
         delete_replaced(pool, {*now, *(file.part for file in journal.batch)}, borrowed)
-        journal = journal.model_copy(update={"batch": (), "waiting": journal.waiting[BATCH_PARTS:]})
+        journal = journal.model_copy(update={"batch": (), "writing": (), "waiting": journal.waiting[len(now) :]})
         journals.keep(pool, journal)
         progress.advance(journal.kind, len(now))
     progress.finish(journal.kind)
@@ -269,6 +269,7 @@ def _write_batch(pool: Pool, journal: Journal, leaving: Leaving, now: tuple[int,
         tars.write()
     files = [file for part in parts for file in PartRewrite(pool, leaving, part, tables, tars.moved).write().values()]
     changes = {
+        "writing": now,
         "batch": tuple(Written(**vars(file)) for file in files),
         "tars": {**journal.tars, **tars.tars},
         "bytes_freed": journal.bytes_freed + tars.bytes_freed,

@@ -3,58 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
-
 import curate as library
 from curate.catalog.borrowed import Borrowed
-from curate.cli.app import execute
 from curate.media.tar import read as read_tar
 from curate.store import Pool
 from tests.removal import scan
 from tests.removal.conftest import Served
-
-SHARED = 30
-
-
-def rows(pool: Path, select: str) -> list[dict]:
-    return library.open(pool).sql(select).rows()
+from tests.removal.handmade import BORROWING
+from tests.removal.questions import asks_nothing, pairs, rows
 
 
 def stored(pool: Path) -> dict[str, str]:
     """sample_id -> hash of the bytes that the pool stores for it."""
     return {name: image for name, (image, _) in scan.stored(pool).items()}
-
-
-@pytest.fixture(scope="session")
-def added(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pool with a further list: other captions of images that it has, kept and dropped ones. To be read or copied."""
-    pool = Path(shutil.copytree(served.made, tmp_path_factory.mktemp("added") / "pool"))
-    urls = [line["url"] for line in rows(pool, f"SELECT DISTINCT url FROM samples WHERE tar_file IS NOT NULL ORDER BY url LIMIT {SHARED}")]
-    table = pa.table({"url": urls, "caption": [f"told otherwise, {n}" for n in range(len(urls))], "similarity": [1.0] * len(urls)})
-    pq.write_table(table, pool.parent / "second.parquet")
-    before = len(served.server.requests())
-    assert execute(["add", str(pool), str(pool.parent / "second.parquet")]) == 0
-    assert len(served.server.requests()) == before, "all images are there"
-    assert execute(served.arguments(pool, 0.1)) == 0
-    return pool
-
-
-def pairs(pool: Path, condition: str) -> list[dict]:
-    """The owner of an image and the row of the further list that uses it, where nobody else has these bytes."""
-    return rows(
-        pool,
-        f"""SELECT a.sample_id AS owner, b.sample_id AS guest, a.url, a.part, a.tar_file, a.image_sha256
-        FROM samples a JOIN samples b ON a.url = b.url AND a.part < b.part
-        WHERE b.tar_file = a.tar_file AND b.caption LIKE 'told otherwise%' AND {condition}
-        AND a.image_sha256 IN (SELECT image_sha256 FROM samples GROUP BY 1 HAVING count(*) = 2) ORDER BY ALL""",
-    )
 
 
 def take(pool: Path, entry: str, curate: Callable) -> None:
@@ -66,17 +31,6 @@ def take(pool: Path, entry: str, curate: Callable) -> None:
 def is_whole(pool: Path, expected: dict[str, str], curate: Callable) -> None:
     """Every row that stays has the bytes that it had, and the pool verifies."""
     assert stored(pool) == expected
-    said = curate("verify", pool)
-    assert said.code == 0, said.out
-
-
-def asks_nothing(pool: Path, served: Served, curate: Callable) -> None:
-    """The next run has nothing to fetch and nothing to score."""
-    before = len(served.server.requests())
-    assert curate(*served.arguments(pool, 0.1)).code == 0
-    counters = json.loads((pool / "documents/last_run.json").read_text())["counters"]
-    assert len(served.server.requests()) == before
-    assert not counters.get("requests") and not counters.get("model_calls") and not counters.get("decodes")
     said = curate("verify", pool)
     assert said.code == 0, said.out
 
@@ -137,3 +91,41 @@ def test_purge_deletes_images_that_no_row_of_any_part_needs(added: Path, served:
 def members_of(tar: Path) -> set[str]:
     """sha256 of every member."""
     return {hashlib.sha256(content).hexdigest() for _, content in read_tar(tar)}
+
+
+def test_who_leaves_who_stays_and_who_is_not_touched(borrowing_pool: Path, tmp_path: Path) -> None:
+    """Images of a part none of whose rows leaves, of a row that is refused now, and of rows with another outcome elsewhere."""
+    pool = Path(shutil.copytree(borrowing_pool, tmp_path / "pool"))
+    opened, captions = library.open(pool), {row.sample_id: row.caption for part in BORROWING for row in part}
+    expected = by_caption(pool, captions)
+
+    def leaves(*gone: str) -> None:
+        for caption in gone:
+            del expected[caption]
+        assert by_caption(pool, captions) == expected
+        opened.verify().require()
+
+    untouched = {path.name for path in pool.rglob("00002-*")}
+    for caption in ("of an image whose own row is refused", "in a part that nothing happens to", "alone with its image"):
+        name = next(name for name, said in captions.items() if said == caption)
+        opened.takedown(where=f"sample_id = '{name}'", only_named=True).proof.require()
+        leaves(caption)
+    hidden = BORROWING[1][1].sample_id  # the refused row whose name the image had
+    assert not [name for path in (pool / "tars").glob("00001-*") for name, _ in read_tar(path) if name.startswith(hidden)]
+    assert untouched <= {path.name for path in pool.rglob("00002-*")}
+    report = opened.purge(where="outcome = 'dropped' AND tar_file IS NOT NULL")
+    assert (report.outline.rows, report.outline.spared) == (2, 1)  # the third has an image that a kept row uses
+    leaves("does not fit its image", "does not fit it either")
+    opened.takedown(where="true").proof.require()
+    assert not list((pool / "tars").iterdir()) and not by_caption(pool, captions)
+    opened.verify().require()
+
+
+def by_caption(pool: Path, captions: dict[str, str]) -> dict[str, bytes]:
+    """The bytes that are stored for each row, by the caption that it had."""
+    found = {}
+    for line in rows(pool, "SELECT sample_id, tar_file, tar_offset, tar_size FROM samples WHERE tar_file IS NOT NULL"):
+        with (pool / line["tar_file"]).open("rb") as stream:
+            stream.seek(line["tar_offset"])
+            found[captions[line["sample_id"]]] = stream.read(line["tar_size"])
+    return found
