@@ -132,6 +132,7 @@ class _Engine:
         self._session = asyncio.ensure_future(self._serve(run, ready, closing))
         starting = asyncio.ensure_future(ready.wait())
         await asyncio.wait({self._session, starting}, return_when=asyncio.FIRST_COMPLETED)
+        starting.cancel()
         if self._session.done():
             self._session.result()
         return closing
