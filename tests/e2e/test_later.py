@@ -116,6 +116,7 @@ def digest_after(later: Later, pool: Path, give: Callable[[list[str]], None]) ->
     return digest(found)
 
 
+@pytest.mark.long  # `make kill-sweep` runs it too; what a resumed retry and add ask for is tested in tests/fetch
 def test_killed_in_the_middle_of_retry_and_add_the_pool_is_the_same(later: Later, tmp_path: Path) -> None:
     calm, killed = (Path(shutil.copytree(later.pool, tmp_path / name)) for name in ("calm", "killed"))
     undisturbed = digest_after(later, calm, here)
