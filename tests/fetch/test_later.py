@@ -71,13 +71,19 @@ def asked(server: FaultServer) -> list[str]:
     return sorted(path for _, _, path in server.log)
 
 
+@pytest.fixture(scope="module")
+def plain(running: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """The pool of a run to which nothing happened; to be read only."""
+    pool = planned(tmp_path_factory.mktemp("plain") / "pool", running)
+    work(pool, FetchPhase(quick()))
+    return pool
+
+
 # -- later passes
 
 
-def test_a_pool_with_later_passes_equals_one_without(server: FaultServer, tmp_path: Path) -> None:
-    plain, passes = planned(tmp_path / "plain", server), planned(tmp_path / "passes", server)
-    work(plain, FetchPhase(quick()))
-    server.log.clear()
+def test_a_pool_with_later_passes_equals_one_without(plain: Pool, server: FaultServer, tmp_path: Path) -> None:
+    passes = planned(tmp_path / "passes", server)
     report = work(passes, Troubled(quick(patience_seconds=10)))
     assert report.passes == 1 + max(map(turn, PATHS)) == 4
     assert asked(server) == sorted(PATHS), "each URL is asked once, in the pass in which its turn comes"
@@ -89,9 +95,8 @@ def test_a_pool_with_later_passes_equals_one_without(server: FaultServer, tmp_pa
     assert work(passes, Troubled(quick(patience_seconds=10))).parts == 0
 
 
-def test_a_run_that_was_stopped_between_passes_goes_on_with_those_parts_alone(server: FaultServer, tmp_path: Path) -> None:
-    pool, plain = planned(tmp_path / "pool", server), planned(tmp_path / "plain", server)
-    work(plain, FetchPhase(quick()))
+def test_a_run_that_was_stopped_between_passes_goes_on_with_those_parts_alone(plain: Pool, server: FaultServer, tmp_path: Path) -> None:
+    pool = planned(tmp_path / "pool", server)
     work(pool, Troubled(quick(), again=(), lost=LOST))  # as a run leaves the pool that is killed after its first pass
     before, open_parts = files(pool), {line["part"] for line in table(pool) if line["reason"] == "deferred_politeness"}
     assert 0 < len(open_parts) < len(before)
@@ -121,10 +126,7 @@ def broken(outage: Pool, server: FaultServer, tmp_path: Path) -> Pool:
     return Pool.open(shutil.copytree(outage.path, tmp_path / "broken"))
 
 
-def test_a_retry_recovers_what_an_outage_took_and_touches_nothing_else(broken: Pool, server: FaultServer, tmp_path: Path) -> None:
-    whole = planned(tmp_path / "whole", server)
-    work(whole, FetchPhase(quick(attempts=1)))
-    server.log.clear()
+def test_a_retry_recovers_what_an_outage_took_and_touches_nothing_else(broken: Pool, plain: Pool, server: FaultServer) -> None:
     before, telemetry, names = table(broken), table(broken, "telemetry_fetch"), files(broken)
     report = curate.open(str(broken.path)).retry("dns_timeout")
     assert asked(server) == sorted(LOST), "the failed URLs, once each, and nothing else"
@@ -135,7 +137,7 @@ def test_a_retry_recovers_what_an_outage_took_and_touches_nothing_else(broken: P
             assert new == old and asked_now == asked_before
     without = {line["part"] for line in before} - {line["part"] for line in before if line["reason"] == "dns_timeout"}
     assert {part for part, file in files(broken).items() if file == names[part]} == without
-    assert digest(broken) == digest(whole)
+    assert digest(broken) == digest(plain)
     assert verify(broken).ok
     tars = {(line["part"], line["tar_file"]) for line in table(broken) if line["tar_file"]}
     assert len(tars) > len({part for part, _ in tars}), "their bytes are in a second tar of the part"
@@ -159,7 +161,12 @@ def test_what_was_refused_on_purpose_is_never_asked_again(broken: Pool, server: 
     pool.retry(["http_not_found", "decode_failed"])
     assert not [path for path in asked(server) if path == "/opt-out"]
     assert [server.count(path) for path in ("/opt-out/2", "/status/404", "/image/1", *LOST)] == [1, 1, 0, 1, 1, 1, 1]
-    for reason, hint in (("opt_out", "asks not to be used"), ("duplicate_row", "not asked again"), ("bad_url", "no address")):
+    for reason, hint in (
+        ("opt_out", "asks not to be used"),
+        ("duplicate_row", "not asked again"),
+        ("withdrawn", "not asked again"),
+        ("bad_url", "no address"),
+    ):
         with pytest.raises(UsageError, match=hint):
             pool.retry(reason)
     with pytest.raises(UsageError, match="did you mean 'dns_timeout'"):

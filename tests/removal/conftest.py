@@ -20,7 +20,7 @@ from tests.removal import handmade
 from tests.removal.questions import rows
 from tests.score import pools as score_pools
 
-ROWS, SHARED = 80, 30
+ROWS, SHARED = 80, 16
 
 
 @dataclass(frozen=True)

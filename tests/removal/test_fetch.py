@@ -33,10 +33,10 @@ def fetch(pool: Pool, urls: list[str], previous: str | None = None) -> tuple[lis
     ids = {"url_id": [url_id(url) for url in urls], "sample_id": [sample_id(url, f"caption {n}") for n, url in enumerate(urls)]}
     table = pa.table({**rows, **ids, "reason": pa.nulls(len(urls), pa.string())})
     path = pool.table_folder("rows") / pool.write_part("rows", 0, table, "r").path
-    with FetchPhase(quick(), workers=1).open() as fetch_part:
+    with FetchPhase(quick()).open() as fetch_part:
         file = fetch_part(PartTask(str(pool.path), 0, {"rows": str(path)}, "basis", previous)).files[0]
-    place = f"tables/fetched/{file.path}"
-    return pq.read_table(pool.path / place, partitioning=None).to_pylist(), place
+    place = pool.table_folder("fetched") / file.path
+    return pq.read_table(place, partitioning=None).to_pylist(), str(place)
 
 
 @pytest.fixture

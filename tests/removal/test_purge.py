@@ -42,6 +42,7 @@ def test_bytes_go_and_what_was_measured_stays(pool: Path, curate: Callable) -> N
     assert json.loads((pool / "purges/00001.json").read_text())["images"] == 2
 
 
+@pytest.mark.long
 def test_a_later_policy_that_would_keep_such_a_row_drops_it_as_purged(pool: Path, curate: Callable) -> None:
     assert curate("purge", pool, "--where", DROPPED, "--yes").code == 0
     assert curate("filter", pool, "name=loose", "--where", "clip_tiny >= 0.15").code == 0
@@ -53,6 +54,7 @@ def test_a_later_policy_that_would_keep_such_a_row_drops_it_as_purged(pool: Path
     assert "purged" in curate("funnel", pool).out
 
 
+@pytest.mark.long
 def test_a_share_is_taken_of_the_same_rows_as_before(pool: Path, curate: Callable) -> None:
     """A cut that keeps half of the images stays where it was when bytes below it are deleted."""
     policy = pool.parent / "half.sql"
@@ -68,6 +70,7 @@ def test_a_share_is_taken_of_the_same_rows_as_before(pool: Path, curate: Callabl
     assert json.loads(again.out)["subset"]["cuts"] == before
 
 
+@pytest.mark.long
 def test_rows_that_any_policy_keeps_are_refused(pool: Path, curate: Callable) -> None:
     with pytest.raises(UsageError, match="kept by policy 'good'"):
         library.open(pool).purge(where="tar_file IS NOT NULL")

@@ -14,7 +14,7 @@ import curate as library
 from curate.demo.server import host_name
 from tests.removal import scan
 from tests.removal.conftest import ROWS, SHARED, Served
-from tests.removal.questions import asks_nothing, pairs, rows
+from tests.removal.questions import pairs, rows
 
 ADDED = 10
 
@@ -45,7 +45,6 @@ def test_add_retry_and_run_bring_nothing_back(added: Path, served: Served, tmp_p
     assert curate("retry", pool).code == 0
     assert curate(*served.arguments(pool, 0.1)).code == 0
     assert curate("purge", pool, "--where", "outcome = 'dropped' AND tar_file IS NOT NULL", "--yes").code == 0
-    asks_nothing(pool, served, curate)
     nothing_is_back(pool, secrets, curate)
     everything_can_be_looked_at(pool, by_url, curate)
 

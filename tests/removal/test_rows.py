@@ -61,6 +61,7 @@ def take(pool: Path, *entries: str, **how: Any) -> Any:
     return report
 
 
+@pytest.mark.long
 def test_a_url_takes_all_its_captions(pool: Path) -> None:
     report = take(pool, address("pair") + "#fragment")
     assert withdrawn(pool) == {"first of two captions", "second of two captions"}
@@ -87,12 +88,14 @@ def test_equal_bytes_under_other_urls_go_too_even_where_no_row_shows_them_any_mo
     assert Pool.open(pool).snapshot("pairs_pixels").files == ()
 
 
+@pytest.mark.long
 def test_only_named_leaves_copies_and_their_bytes(pool: Path) -> None:
     take(pool, address("copied"), only_named=True)
     assert withdrawn(pool) == {"the original place"}
     assert any(path.startswith("tars/00001") for path in holding(pool, 3)) and not any("tars/00000" in path for path in holding(pool, 3))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["sha256", "image_sha256", "url_id"])
 def test_hashes_and_url_ids_name_rows_as_well(pool: Path, what: str) -> None:
     found = row("alone with its image")
@@ -102,6 +105,7 @@ def test_hashes_and_url_ids_name_rows_as_well(pool: Path, what: str) -> None:
     assert withdrawn(pool) == {"alone with its image"} and not holding(pool, 2)
 
 
+@pytest.mark.long
 def test_a_condition_takes_rows_without_an_image_and_bars_their_url(pool: Path) -> None:
     library.open(pool).takedown(where="url LIKE '%/dead.jpg'")
     assert withdrawn(pool) == {"was never there"}
@@ -109,6 +113,7 @@ def test_a_condition_takes_rows_without_an_image_and_bars_their_url(pool: Path) 
     assert barred == [{"url_id": row("was never there").url_id, "sha256": None}]
 
 
+@pytest.mark.long
 def test_the_same_request_again_changes_nothing(pool: Path) -> None:
     take(pool, address("pair"), "ab" * 32)
     before = sorted(str(path) for path in pool.rglob("*") if path.is_file() and "_delta_log" not in str(path))
@@ -116,6 +121,7 @@ def test_the_same_request_again_changes_nothing(pool: Path) -> None:
     assert sorted(str(path) for path in pool.rglob("*") if path.is_file() and "_delta_log" not in str(path)) == before
 
 
+@pytest.mark.long
 def test_near_copies_are_counted_and_taken_when_asked(tmp_path: Path) -> None:
     parts = (PARTS[0], (Row("http://b.example/near.jpg", "looks like it", 3, score=0.9), *PARTS[1][2:]))
     pool = handmade.build(tmp_path / "pool", parts).path
@@ -125,11 +131,13 @@ def test_near_copies_are_counted_and_taken_when_asked(tmp_path: Path) -> None:
     assert not holding(pool, 3)
 
 
+@pytest.mark.long
 def test_the_last_image_of_a_part_takes_tar_and_embeddings_along(pool: Path) -> None:
     take(pool, "http://c.example/only.jpg")
     assert not list((pool / "tars").glob("00002-*")) and not list((pool / "embeddings").rglob("00002-*"))
 
 
+@pytest.mark.long
 def test_a_part_without_such_a_row_keeps_its_very_files(pool: Path) -> None:
     def files() -> set[str]:
         return {str(path.relative_to(pool)) for path in pool.rglob("00003-*")}
@@ -139,6 +147,7 @@ def test_a_part_without_such_a_row_keeps_its_very_files(pool: Path) -> None:
     assert {name for name in files() if "tables/shards" not in name} >= {name for name in before if "tables/shards" not in name}
 
 
+@pytest.mark.long
 def test_texts_are_erased_unless_they_are_to_stay(pool: Path) -> None:
     take(pool, address("single"))
     take(pool, address("low"), keep_text=True)
@@ -146,6 +155,7 @@ def test_texts_are_erased_unless_they_are_to_stay(pool: Path) -> None:
     assert found == [{"caption": None, "label": None}, {"caption": "does not fit its image", "label": "cat"}]
 
 
+@pytest.mark.long
 def test_what_the_pool_does_not_hold_is_barred_all_the_same(pool: Path) -> None:
     report = take(pool, "http://later.example/x.jpg", "ab" * 32, "cd" * 16, address("single"))
     assert report.outline.elsewhere == 3
@@ -169,6 +179,7 @@ def test_planning_marks_barred_rows_and_drops_their_texts(pool: Path) -> None:
     assert [line["source.alt"] for line in marked] == [None, None, None, "x"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "tsv"])
 def test_lists_come_as_tables_too(pool: Path, suffix: str) -> None:
     listed = pool.parent / f"list.{suffix}"
@@ -214,6 +225,7 @@ def test_nothing_else_writes_while_a_takedown_is_unfinished(pool: Path, curate: 
     assert curate("verify", pool).code == 0 and curate("filter", pool, "name=good", "--where", "clip_tiny > 0").code == 0
 
 
+@pytest.mark.long
 def test_an_older_version_of_a_table_says_why_it_cannot_be_read(pool: Path) -> None:
     before = Pool.open(pool).snapshot("fetched").version
     take(pool, address("single"))
@@ -221,6 +233,7 @@ def test_an_older_version_of_a_table_says_why_it_cannot_be_read(pool: Path) -> N
         connect(Pool.open(pool), "good", {"fetched": before})
 
 
+@pytest.mark.long
 def test_embeddings_of_other_rows_are_the_same_bytes(pool: Path) -> None:
     take(pool, address("single"))
     line = library.open(pool).sql("SELECT * FROM samples WHERE part = 0 AND row = 0").rows()[0]
@@ -228,6 +241,7 @@ def test_embeddings_of_other_rows_are_the_same_bytes(pool: Path) -> None:
     assert np.array_equal(vectors[0], handmade.vector(PARTS[0][0])) and not vectors[2].any()
 
 
+@pytest.mark.long
 def test_an_index_without_tars_follows_its_images(pool: Path, curate: Callable) -> None:
     assert curate("pack", pool, "good", "mode=index").code == 0
     take(pool, address("single"))
@@ -239,6 +253,7 @@ def test_an_index_without_tars_follows_its_images(pool: Path, curate: Callable) 
         assert hashlib.sha256(data).hexdigest() == line["image_sha256"]
 
 
+@pytest.mark.long
 def test_a_takedown_waits_for_no_run_and_a_run_notices_a_takedown(pool: Path) -> None:
     store = Pool.open(pool)
     with claim(store, {"rows": schemas.table("rows")}), pytest.raises(PoolBusy):

@@ -81,6 +81,7 @@ def test_the_pool_verifies_and_its_shards_load_in_webdataset(taken: Taken, curat
     assert sum(json.loads((folder / "sizes.json").read_text()).values()) == len(loaded)
 
 
+@pytest.mark.long
 def test_the_next_run_requests_nothing_and_calls_no_model(taken: Taken, served: Served, tmp_path: Path, curate: Callable) -> None:
     pool, secrets = Path(shutil.copytree(taken[0], tmp_path / "pool")), taken[1]
     requests = len(served.server.requests())
@@ -93,6 +94,7 @@ def test_the_next_run_requests_nothing_and_calls_no_model(taken: Taken, served: 
     assert all(scan.places(pool, hidden) == [] for hidden in secrets)
 
 
+@pytest.mark.long
 def test_a_looser_prefilter_brings_back_what_it_refused_and_nothing_that_was_taken_down(
     pool: Path, served: Served, curate: Callable
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_looser_prefilter_brings_back_what_it_refused_and_nothing_that_was_tak
     assert curate("verify", pool).code == 0 and curate("takedown", pool, "--prove").code == 0
 
 
+@pytest.mark.long
 def test_an_older_subset_says_that_it_is_withdrawn(pool: Path, curate: Callable) -> None:
     assert curate("filter", pool, "name=early", "--where", "original_width > 0").code == 0
     assert curate("pack", pool, "early").code == 0
