@@ -63,10 +63,11 @@ def test_a_bug_is_told_to_whom_it_concerns(server: FaultServer) -> None:
         raise ZeroDivisionError
 
     async def work(transport: Transport, budget: ByteBudget) -> None:
-        judged = [transport.get(transfer(server.url("/image/1"), broken)), transport.get(transfer(server.url("/image/1")))]
-        first, second = await asyncio.gather(*judged, return_exceptions=True)
-        assert isinstance(first, ZeroDivisionError)
-        assert isinstance(second, Transfer) and second.body
+        url = server.url("/image/1")
+        asked = [transfer(url, broken), Transfer(url, [], 20.0, lambda head: 1 << 20, broken), transfer(url)]
+        judged, announced, good = await asyncio.gather(*map(transport.get, asked), return_exceptions=True)
+        assert isinstance(judged, ZeroDivisionError) and isinstance(announced, ZeroDivisionError)
+        assert isinstance(good, Transfer) and good.body
 
     with_transport(work)
 
