@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.catalog.borrowed import Borrowed, part_of
 from curate.catalog.findings import Check
 from curate.media.tar import Member, TarError, members
 from curate.store import Pool, Snapshot, file_sha256
@@ -50,13 +51,14 @@ def check_images(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot], de
     """Rows with an image ↔ images in part tars, one to one up to rows that share a URL, with the recorded sha256.
 
     Images of rows that a later, tighter prefilter refuses stay in their tar and are no offence. A tar is looked through
-    with the part that wrote it.
+    with the part that wrote it; rows of other parts may use its images.
     """
     if "fetched" not in snapshots:
         return
-    listed: dict[str, set[int]] = {}
+    borrowed = Borrowed.of(snapshots["fetched"])
     for part, lines in _fetched_lines(snapshots):
-        tars: dict[str, dict[int, Member]] = {}
+        listed = {name: set(borrowed.places[name]) for name in borrowed.of_part(part)}
+        tars = {name: _members_by_offset(pool.path / name, name, check) for name in listed}
         for line in lines:
             where = f"part {part}, row {line['row']}"
             if line["reason"] is not None:
@@ -64,15 +66,11 @@ def check_images(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot], de
                 continue
             offender = _image_offender(pool, line, tars, check, deep)
             check.require(not offender, f"{where}: {offender}")
-            listed.setdefault(str(line["tar_file"]), set()).add(int(line["tar_offset"] or -1))
+            if not offender:
+                listed.setdefault(line["tar_file"], set()).add(line["tar_offset"])
         refused = _refused(snapshots, part, lines)
-        for tar_file in [name for name in tars if _part_of(name) == part]:
+        for tar_file in [name for name in tars if part_of(name) == part]:
             _check_unlisted(check, tar_file, tars[tar_file], listed.get(tar_file, set()), refused)
-
-
-def _part_of(tar_file: str) -> int:
-    """The part whose fetch wrote a tar; parts of later lists may point at its images too."""
-    return int(Path(tar_file).name.split("-", 1)[0])
 
 
 def _fetched_lines(snapshots: Mapping[str, Snapshot]) -> Iterator[tuple[int, list[dict[str, Any]]]]:

@@ -277,6 +277,8 @@ def _serve(line: socket.socket, arena: mmap.mmap, settings: FetchSettings, numbe
     die_with_parent()
     for timer in _TIMERS:
         signal.signal(timer, signal.SIG_DFL)
+    if not os.environ.get("CURATE_DEBUG"):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # codecs complain of broken images to whoever reads the terminal
     confine(settings.decode_memory_bytes)
     slot_bytes = _slot_bytes(settings)
     while message := line.recv(_MESSAGE_BYTES):

@@ -13,10 +13,12 @@ from curate.errors import REASONS
 from curate.fetch.stage import RESULT_COLUMNS, TELEMETRY_COLUMNS
 from curate.stage import PartTask, fingerprint
 from curate.store import Pool, Snapshot, read_columns
+from curate.suppress import REASON as WITHDRAWN
 
 Record = Mapping[str, object]
 TAR_COLUMNS = ("tar_file", "tar_offset", "tar_size")
 TELEMETRY = "telemetry_fetch"
+PURGED = "purged"
 UNASKED: Record = {"attempts": 0, "bytes_read": 0}
 _RECORD = (*RESULT_COLUMNS, *TAR_COLUMNS)
 
@@ -92,8 +94,13 @@ class Elsewhere:
         self._tables: dict[str, tuple[Snapshot, Snapshot]] = {}
 
     def records(self, pool: Pool, wanted: Mapping[str, Sequence[int]]) -> dict[str, Record]:
-        """Records that stand, by url_id; `wanted` names for each url_id the parts in which to look, earliest first."""
+        """Records that stand, by url_id; `wanted` names for each url_id the parts in which to look, earliest first.
+
+        Where one sample of a URL was taken down and its image stays for another, the image is found. Bytes that were deleted
+        to free space were those of samples that nobody wanted, which says nothing of another sample: the URL is asked again.
+        """
         found: dict[str, Record] = {}
+        barred: dict[str, Record] = {}
         by_part: dict[int, list[str]] = {}
         for url_id, parts in wanted.items():
             for part in parts:
@@ -101,20 +108,21 @@ class Elsewhere:
         for part in sorted(by_part):
             missing = [url_id for url_id in by_part[part] if url_id not in found]
             if missing:
-                found |= self._of_part(pool, part, missing)
-        return found
+                for url_id, record in self._of_part(pool, part, missing):
+                    (barred if record["reason"] == WITHDRAWN else found).setdefault(url_id, record)
+        return barred | found
 
-    def _of_part(self, pool: Pool, part: int, url_ids: list[str]) -> dict[str, Record]:
+    def _of_part(self, pool: Pool, part: int, url_ids: list[str]) -> list[tuple[str, Record]]:
         key = str(pool.path)
         if key not in self._tables:
             self._tables[key] = (pool.snapshot("rows"), pool.snapshot("fetched"))
         rows, fetched = self._tables[key]
         if part not in rows.by_part or part not in fetched.by_part:
-            return {}
+            return []
         ids = pq.read_table(rows.path_of(part), columns=["url_id"], partitioning=None)["url_id"]
         records = read_columns(fetched.path_of(part), _RECORD)
         if records.num_rows != len(ids):
-            return {}
+            return []
         places = pc.indices_nonzero(pc.is_in(ids, value_set=pa.array(url_ids, pa.string())))
         found = zip(ids.take(places).to_pylist(), records.take(places).to_pylist(), strict=True)
-        return {url_id: record for url_id, record in found if stands(record["reason"])}
+        return [(url_id, record) for url_id, record in found if stands(record["reason"]) and record["reason"] != PURGED]

@@ -162,7 +162,22 @@ def _decode_stored(data: bytes, found: Header, wanted: tuple[int, int] | None) -
             if "remature end" in str(error):
                 raise
             # libjpeg also warns of harmless things, such as stray bytes between segments; Pillow tells them apart
-    return _decode_with_pillow(data, found, wanted)
+    pixels = _decode_with_opencv(data) if _is_plain(data, found) else None
+    return _decode_with_pillow(data, found, wanted) if pixels is None else pixels
+
+
+def _is_plain(data: bytes, found: Header) -> bool:
+    """Whether OpenCV gives the pixels that Pillow gives, in two thirds of the time: still, opaque, 8 bits, no palette."""
+    if found.alpha or found.frames > 1:
+        return False
+    return found.format == "webp" or (found.format == "png" and data[24] == 8 and data[25] in (0, 2) and b"IEND" in data[-64:])
+
+
+def _decode_with_opencv(data: bytes) -> Rgb | None:
+    """RGB, or None for files that it refuses; what is wrong with them is Pillow's to say."""
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return None if pixels is None else as_rgb(pixels)
 
 
 def _decode_with_pillow(data: bytes, found: Header, wanted: tuple[int, int] | None) -> Rgb:

@@ -21,10 +21,13 @@ from curate.store import Pool
 
 TASK = "plan: rows"
 
+FEWEST_ROWS = 250  # of a part, for which starting and committing it is worth while
+
 
 def part_count(rows: int, fraction: float, settings: PlanSettings) -> int:
-    """How many parts a list of so many rows is cut into."""
-    wanted = max(1, -(-round(rows * fraction) // settings.rows_per_part))
+    """How many parts a list of so many rows is cut into; a short list too gives every worker something to do."""
+    rows = round(rows * fraction)
+    wanted = max(1, -(-rows // settings.rows_per_part), min(settings.min_parts, rows // FEWEST_ROWS))
     return wanted if settings.max_parts is None else min(wanted, settings.max_parts)
 
 

@@ -70,7 +70,7 @@ def plan(
 def identity(input_settings: InputSettings, settings: PlanSettings, files: Mapping[str, str]) -> dict[str, object]:
     """All that decides the rows' values: not where the list lies, nor how much memory is used."""
     told = {f"input.{key}": value for key, value in input_settings.model_dump(mode="json", exclude={"path"}).items()}
-    cut = {f"plan.{key}": value for key, value in settings.model_dump(mode="json", exclude={"spool_bytes"}).items()}
+    cut = {f"plan.{key}": value for key, value in settings.model_dump(mode="json", exclude={"spool_bytes", "min_parts"}).items()}
     return {**told, **cut, "files": dict(files), "version": VERSION}
 
 

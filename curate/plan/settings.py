@@ -64,6 +64,7 @@ class InputSettings(Settings):
 class PlanSettings(Settings):
     """How rows are cut into parts; fixed for the life of a pool."""
 
-    rows_per_part: int = Field(default=10_000, gt=0, description="expected rows of a part")
+    rows_per_part: int = Field(default=10_000, gt=0, description="expected rows of a part, or fewer in a short list")
+    min_parts: int = Field(default=16, gt=0, description="parts of a short list, as long as each has 250 rows")
     max_parts: int | None = Field(default=None, gt=0, description="upper bound on the number of parts")
     spool_bytes: int = Field(default=32 << 20, gt=0, description="rows held in memory before they are spooled to disk")

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.lease import REMOVAL, REMOVALS
-from curate.removal.parts import Leaving
 from curate.removal.subsets import Standing
+from curate.removal.tars import Leaving
 from curate.settings import Settings
 from curate.stage import PartFile
 from curate.store import Pool, sync_file, sync_folder
@@ -47,7 +47,8 @@ class Written(Settings):
 
 
 class Journal(Settings):
-    """A removal under way. `batch` holds the files of parts that are being committed right now."""
+    """A removal under way. `batch` holds the files that are being committed right now: of the parts `writing`, and of others
+    that use their images."""
 
     kind: Kind
     number: int
@@ -57,6 +58,7 @@ class Journal(Settings):
     waiting: tuple[int, ...]  # parts that are still to be written
     parts: tuple[int, ...]  # all parts
     subsets: dict[str, Subsetted]
+    writing: tuple[int, ...] = ()
     batch: tuple[Written, ...] = ()
     tars: dict[str, str | None] = {}  # old -> new, None when nothing is left in it
     bytes_freed: int = 0

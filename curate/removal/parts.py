@@ -1,4 +1,4 @@
-"""One part without the rows that leave: its tars, tables and embeddings, written anew beside the old ones.
+"""One part without the rows that leave: its tables and embeddings, written anew beside the old ones.
 
 Nothing is committed here. Equal inputs give equal file names, so a removal that was killed simply writes them again. What
 was up to date stays so: the new files record that they were computed from each other, as if the phases had run on a pool
@@ -7,7 +7,6 @@ that never had these rows, and no other row is fetched or scored again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from curate.media.tar import TarWriter, members
-from curate.media.text import remove_controls
 from curate.plan.prefilter import TABLE as PREFILTER
+from curate.removal.tars import Leaving, Place
 from curate.run import part_basis
 from curate.stage import PartFile, fingerprint
 from curate.store import Pool, Snapshot
@@ -30,57 +27,36 @@ IMAGES = ("tar_file", "tar_offset", "tar_size")
 _INPUTS = {"fetched": ("rows", PREFILTER)}  # of the phases whose work must not be done again; scores read rows and fetched
 _PREFILTER_TASK = "prefilter"
 
-Place = tuple[str, int]
-"""Tar and offset of an image's first byte."""
-
-
-@dataclass(frozen=True)
-class Leaving:
-    """What leaves: `rows` are the lines of `curate.removal.targets.ROW_COLUMNS`; `hashes` bar stored images in any tar."""
-
-    kind: str  # takedown or purge
-    rows: pa.Table
-    hashes: frozenset[str] = frozenset()
-    erase_text: bool = True
-
-    @property
-    def withdraws(self) -> bool:
-        """Whether nothing may stay of the rows but ids and URL; a purge deletes their bytes only."""
-        return self.kind == "takedown"
-
-    def in_part(self, part: int) -> pa.Table:
-        """Its lines of one part."""
-        return self.rows.filter(pc.equal(self.rows["part"], part))
-
 
 @dataclass
 class PartRewrite:
-    """One part on its way; `files` are the new table files, by table."""
+    """One part on its way; `moved` says where images are now that tars were written anew. `files` are the new table files, by table."""
 
     pool: Pool
     leaving: Leaving
     part: int
     tables: Mapping[str, Snapshot]
+    moved: Mapping[Place, Place]
     files: dict[str, PartFile] = field(default_factory=dict)
-    bytes_freed: int = 0
-    tars: dict[str, str | None] = field(default_factory=dict)  # old name -> new name, None when no member is left
 
     def write(self) -> dict[str, PartFile]:
-        """Writes all files of the part that change; returns them by table."""
-        gone = self.leaving.in_part(self.part)
-        self._mask = np.zeros(self.tables["rows"].by_part[self.part].rows, np.bool_)
-        self._mask[gone["row"].to_numpy()] = True
-        if self.leaving.withdraws:
-            rows = self._read("rows")
-            self._publish("rows", withheld(rows, self._mask, self.leaving.erase_text))
+        """Writes all files of the part that change; returns them by table. None change where no row leaves and no image moved."""
+        self._mask = self.leaving.mask(self.part, self.tables["rows"].by_part[self.part].rows)
+        self._loses = bool(self._mask.any())
+        withdraws = self._loses and self.leaving.withdraws
+        if withdraws:
+            self._publish("rows", withheld(self._read("rows"), self._mask, self.leaving.erase_text))
             if self._has(PREFILTER):
                 self._publish(PREFILTER, self._undecided(PREFILTER))
         if self._has("fetched"):
-            self._publish("fetched", self._fetched(gone))
+            fetched = self._fetched()
+            if fetched is None:
+                return self.files
+            self._publish("fetched", fetched)
         for table in sorted(self.tables):
             if table.startswith("scores_") and self._has(table):
                 self._publish(table, self._scores(table))
-            elif self.leaving.withdraws and self._has(table):
+            elif withdraws and self._has(table):
                 self._write_verdicts(table)
         return self.files
 
@@ -121,7 +97,7 @@ class PartRewrite:
 
     def _scores(self, table: str) -> pa.Table:
         data = self._read(table)
-        if not self.leaving.withdraws:
+        if not (self.leaving.withdraws and self._loses):
             return data
         data = emptied(data, [name for name in data.column_names if name not in ("part", "row", "basis", "embedding_file")], self._mask)
         if "embedding_file" not in data.column_names:
@@ -142,15 +118,16 @@ class PartRewrite:
         np.save(temporary, vectors)
         return self.pool.publish(temporary, str(Path(name).parent), f"{self.part:05d}")
 
-    def _fetched(self, gone: pa.Table) -> pa.Table:
+    def _fetched(self) -> pa.Table | None:
+        """Table `fetched` with new places, and without what leaves; None when it stays as it is."""
         data = self._read("fetched")
-        moved = self._write_tars(data, gone)
-        places = [_place(*at) for at in zip(data["tar_file"].to_pylist(), data["tar_offset"].to_pylist(), strict=True)]
-        new = [moved.get(at, at) if at else None for at in places]
-        for name, values in (("tar_file", [at and at[0] for at in new]), ("tar_offset", [at and at[1] for at in new])):
-            data = data.set_column(
-                data.schema.get_field_index(name), data.schema.field(name), pa.array(values, data.schema.field(name).type)
-            )
+        places = list(zip(data["tar_file"].to_pylist(), data["tar_offset"].to_pylist(), strict=True))
+        new = [self.moved.get(at, at) for at in places]
+        if new == places and not self._loses:
+            return None
+        for column, name in enumerate(("tar_file", "tar_offset")):
+            values = pa.array([at[column] for at in new], data.schema.field(name).type)
+            data = data.set_column(data.schema.get_field_index(name), data.schema.field(name), values)
         kept = ("part", "row", "basis")
         data = emptied(data, [name for name in data.column_names if name not in kept] if self.leaving.withdraws else IMAGES, self._mask)
         return self._with_reasons(data)
@@ -163,66 +140,4 @@ class PartRewrite:
 
     def _new_rows(self) -> pa.Table:
         file = self.files.get("rows") or self.tables["rows"].by_part[self.part]
-        return pq.read_table(self.tables["rows"].folder / file.path, columns=["sample_id", "caption", "reason"], partitioning=None)
-
-    # -- tars
-
-    def _write_tars(self, fetched: pa.Table, gone: pa.Table) -> dict[Place, Place]:
-        """Writes every tar of the part that changes; returns where the images that stay were and are."""
-        users, rows = _users(fetched, self._mask), self._new_rows().to_pylist()
-        lines = gone.to_pylist()
-        barred = {str(line["sample_id"]) for line in lines}
-        places = {(line["tar_file"], line["tar_offset"]) for line in lines if line["image_goes"]}
-        moved: dict[Place, Place] = {}
-        for name in sorted(set(fetched["tar_file"].drop_null().to_pylist())):
-            moved |= self._write_tar(name, users, rows, barred, places)
-        return moved
-
-    def _write_tar(
-        self, name: str, users: Mapping[Place, int], rows: list[dict[str, str | None]], barred: set[str], places: set[Place]
-    ) -> dict[Place, Place]:
-        """One tar without what leaves. An image that stays for another row takes that row's name and caption."""
-        path, temporary = self.pool.path / name, self.pool.temporary(".tar")
-        moved: dict[int, int] = {}
-        changed, barred = False, set(barred)  # by key; a caption follows its image, so it is met when the image has been judged
-        try:
-            with path.open("rb") as stream, TarWriter(temporary) as tar:
-                for member in members(path):
-                    stream.seek(member.offset)
-                    data, (key, _, extension) = stream.read(member.size), member.name.partition(".")
-                    user = users.get((name, member.offset))
-                    if user is None and ((name, member.offset) in places or self._is_barred(data)):
-                        barred.add(key)
-                    if key not in barred:
-                        moved[member.offset] = tar.add(member.name, data)
-                        continue
-                    changed = True
-                    if user is not None:  # its owner leaves, another row goes on using it
-                        moved[member.offset] = tar.add(f"{rows[user]['sample_id']}.{extension}", data)
-                        tar.add(f"{rows[user]['sample_id']}.txt", remove_controls(rows[user]["caption"] or "").encode())
-                empty = not tar.size_bytes
-            if not changed:
-                return {}
-            new = None if empty else self.pool.publish(temporary, "tars", f"{self.part:05d}")
-            self.bytes_freed += path.stat().st_size - (0 if new is None else (self.pool.path / new).stat().st_size)
-            self.tars[name] = new
-            return {(name, old): (new, at) for old, at in moved.items()} if new is not None else {}
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _is_barred(self, data: bytes) -> bool:
-        return bool(self.leaving.hashes) and hashlib.sha256(data).hexdigest() in self.leaving.hashes
-
-
-def _place(tar_file: str | None, offset: int | None) -> Place | None:
-    return None if tar_file is None or offset is None else (tar_file, offset)
-
-
-def _users(fetched: pa.Table, mask: NDArray[np.bool_]) -> dict[Place, int]:
-    """For each image that stays the first row that uses it."""
-    users: dict[Place, int] = {}
-    for index, at in enumerate(zip(fetched["tar_file"].to_pylist(), fetched["tar_offset"].to_pylist(), strict=True)):
-        place = _place(*at)
-        if place is not None and not mask[index]:
-            users.setdefault(place, index)
-    return users
+        return pq.read_table(self.tables["rows"].folder / file.path, columns=["reason"], partitioning=None)

@@ -9,8 +9,7 @@ import socket
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
+from curate.catalog.borrowed import Borrowed, part_of
 from curate.media.tar import TarError, members
 from curate.store import Pool, Snapshot, sync_folder
 
@@ -18,16 +17,17 @@ _ALIGNED = ("rows", "fetched", "decisions_", "scores_", "groups_")
 _WHOLE = ("pairs_", "shards")  # their files hold rows of many parts
 
 
-def delete_replaced(pool: Pool, parts: Collection[int]) -> None:
+def delete_replaced(pool: Pool, parts: Collection[int], borrowed: Borrowed) -> None:
     """Deletes files of these parts, and of tables that know no parts, that the newest version of no table names.
 
     Older versions of the tables cannot be read in these parts from then on: that is the point.
     """
     stems, used = {f"{part:05d}" for part in parts}, set[Path]()
+    users = borrowed.with_users(parts)
     for name in pool.tables():
         snapshot = pool.snapshot(name)
         used.update(snapshot.folder / file.path for file in snapshot.files)
-        used.update(pool.path / side for side in _side_files(snapshot, parts))
+        used.update(pool.path / side for side in _side_files(snapshot, users))
     for path in _candidates(pool, stems):
         if path not in used:
             path.unlink(missing_ok=True)
@@ -67,12 +67,17 @@ def parts_with_strays(pool: Pool, hashes: Collection[str]) -> set[int]:
     Headers are walked, and only images that no row names are read.
     """
     snapshot, found = pool.snapshot("fetched"), set[int]()
-    for file in snapshot.files if hashes else ():
-        data = pq.read_table(snapshot.folder / file.path, columns=["tar_file", "tar_offset"], partitioning=None).to_pylist()
-        listed = {(line["tar_file"], line["tar_offset"]) for line in data}
-        for name in sorted({line["tar_file"] for line in data} - {None}):
-            if any(digest in hashes for digest in _unlisted(pool.path / name, {at for tar, at in listed if tar == name})):
-                found.add(file.part)
+    if not hashes:
+        return found
+    borrowed = Borrowed.of(snapshot)
+    for file in snapshot.files:
+        data = snapshot.read(["tar_file", "tar_offset"], [file.part]).to_pylist()
+        listed = {name: set(borrowed.places[name]) for name in borrowed.of_part(file.part)}
+        for line in data:
+            if line["tar_file"] is not None and part_of(line["tar_file"]) == file.part:
+                listed.setdefault(line["tar_file"], set(borrowed.places.get(line["tar_file"], ()))).add(line["tar_offset"])
+        if any(digest in hashes for name in sorted(listed) for digest in _unlisted(pool.path / name, listed[name])):
+            found.add(file.part)
     return found
 
 

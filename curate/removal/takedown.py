@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from curate import schema as schemas
+from curate.catalog.borrowed import Borrowed, part_of
 from curate.errors import UsageError
 from curate.lease import Run, claim
 from curate.progress import Progress, Silent
@@ -30,6 +31,7 @@ from curate.removal.proof import ProofReport, prove
 from curate.removal.subsets import settle, standings
 from curate.removal.sweep import delete_caches, delete_replaced, parts_with_strays
 from curate.removal.targets import Targets, purge_targets, takedown_targets
+from curate.removal.tars import Leaving, TarRewrite
 from curate.shards.subset import read_subset, write_text
 from curate.stage import PartFile
 from curate.store import Pool
@@ -173,7 +175,8 @@ def _begin(pool: Pool, run: Run, kind: journals.Kind, targets: Targets, because:
     if kind == "takedown" and targets.elsewhere:
         record = pa.concat_tables([record, _barred(targets.elsewhere, record.schema)])
     hashes = set(record.filter(record["bytes_go"])["image_sha256"].drop_null().to_pylist()) if kind == "takedown" else set()
-    parts = sorted({*targets.parts, *parts_with_strays(pool, hashes)})
+    owners = {part_of(name) for name in targets.rows["tar_file"].drop_null().unique().to_pylist()}  # rows may use images of other parts
+    parts = sorted({*targets.parts, *owners, *parts_with_strays(pool, hashes)})
     journal = Journal(
         kind=kind, number=journals.new_number(pool, kind), when=datetime.datetime.now(datetime.UTC).isoformat(), because=because,
         erase_text=erase_text, waiting=tuple(parts), parts=tuple(parts),
@@ -208,7 +211,7 @@ def _finish(pool: Pool, run: Run, journal: Journal, told: Outline, progress: Pro
     digests = {name: (found.digest, _digest(pool, name)) for name, found in journal.subsets.items()}
     packed = Repacking(pool, run, ids, digests)
     packed.write()
-    delete_replaced(pool, journal.parts)
+    delete_replaced(pool, journal.parts, Borrowed.of(pool.snapshot("fetched")))
     if removes_rows:
         delete_caches(pool)
     freed = journal.bytes_freed + packed.bytes_freed
@@ -236,27 +239,43 @@ def _suppression(pool: Pool, journal: Journal, record: pa.Table) -> PartFile:
 
 
 def _rewrite_parts(pool: Pool, run: Run, journal: Journal, record: pa.Table, progress: Progress) -> Journal:
-    """Batch after batch: write beside the old files, note what is to be committed, commit, delete the old files."""
+    """Batch after batch: write beside the old files, note what is to be committed, commit, delete the old files.
+
+    Parts that use images of a batch are written with it, so that no row points at a tar that is gone.
+    """
     leaving = journals.leaving(journal, record.filter(record["part"].is_valid()))
+    borrowed = Borrowed.of(pool.snapshot("fetched"))
     progress.start(journal.kind, len(journal.waiting), "parts")
     while journal.waiting:
-        now = journal.waiting[:BATCH_PARTS]
-        if not journal.batch:
-            tables = {name: pool.snapshot(name) for name in pool.tables()}
-            rewrites = [PartRewrite(pool, leaving, part, tables) for part in now]
-            batch = [Written(**vars(file)) for rewrite in rewrites for file in rewrite.write().values()]
-            tars = {old: new for rewrite in rewrites for old, new in rewrite.tars.items()}
-            freed = sum(rewrite.bytes_freed for rewrite in rewrites)
-            changes = {"batch": tuple(batch), "tars": {**journal.tars, **tars}, "bytes_freed": journal.bytes_freed + freed}
-            journal = journal.model_copy(update=changes)
-            journals.keep(pool, journal)
+        now = journal.writing or journal.waiting[:BATCH_PARTS]
+        if not journal.writing:
+            journal = _write_batch(pool, journal, leaving, now, borrowed)
         for table in sorted({file.table for file in journal.batch}):
             run.commit(table, [file.file() for file in journal.batch if file.table == table])
-        delete_replaced(pool, now)
-        journal = journal.model_copy(update={"batch": (), "waiting": journal.waiting[BATCH_PARTS:]})
+        delete_replaced(pool, {*now, *(file.part for file in journal.batch)}, borrowed)
+        journal = journal.model_copy(update={"batch": (), "writing": (), "waiting": journal.waiting[len(now) :]})
         journals.keep(pool, journal)
         progress.advance(journal.kind, len(now))
     progress.finish(journal.kind)
+    return journal
+
+
+def _write_batch(pool: Pool, journal: Journal, leaving: Leaving, now: tuple[int, ...], borrowed: Borrowed) -> Journal:
+    """Writes the tars of these parts, and all tables that point into them or lose a row; returns the journal that says so."""
+    tables = {name: pool.snapshot(name) for name in pool.tables()}
+    parts = sorted(borrowed.with_users(now))
+    tars = TarRewrite(pool, leaving, set(now), parts, tables)
+    if "fetched" in tables:
+        tars.write()
+    files = [file for part in parts for file in PartRewrite(pool, leaving, part, tables, tars.moved).write().values()]
+    changes = {
+        "writing": now,
+        "batch": tuple(Written(**vars(file)) for file in files),
+        "tars": {**journal.tars, **tars.tars},
+        "bytes_freed": journal.bytes_freed + tars.bytes_freed,
+    }
+    journal = journal.model_copy(update=changes)
+    journals.keep(pool, journal)
     return journal
 
 

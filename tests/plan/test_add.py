@@ -152,5 +152,5 @@ def test_an_addition_that_was_killed_is_made_again_to_the_same_files(tmp_path: P
             time.sleep(delay_seconds)
             os.kill(process.pid, signal.SIGKILL)
     added(pools[1], more)
-    assert part_files(pools[1]) == part_files(pools[0]) and len(part_files(pools[0])) == 44
+    assert part_files(pools[1]) == part_files(pools[0]) and len(part_files(pools[0])) == 48
     assert not list((pools[1].path / "tmp").iterdir())

@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 from curate.errors import REASONS, IdentityError, InputError
 from curate.lease import claim
 from curate.plan import InputSettings, PlanSettings, part_of, plan, sampled, survey, url_id
+from curate.plan.parts import part_count
 from curate.store import Pool
 from tests.plan import lists
 
@@ -186,3 +187,8 @@ def test_a_plan_that_was_killed_is_made_again_to_the_same_files(tmp_path: Path) 
     lists.planned(pool.path, path, rows_per_part=500)
     assert file_names(pool) == undisturbed
     assert not list((pool.path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(1, 1), (499, 1), (500, 2), (4_000, 16), (20_000, 16), (160_000, 16), (1_000_001, 101)])
+def test_short_lists_are_cut_finer_so_that_every_worker_has_something_to_do(rows: int, parts: int) -> None:
+    assert part_count(rows, 1.0, PlanSettings()) == parts

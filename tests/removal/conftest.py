@@ -17,9 +17,10 @@ from curate.demo.scenes import build
 from curate.demo.server import Server
 from curate.demo.settings import ScenesSettings, ServerSettings
 from tests.removal import handmade
+from tests.removal.questions import rows
 from tests.score import pools as score_pools
 
-ROWS = 80
+ROWS, SHARED = 80, 30
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,23 @@ def pool(served: Served, tmp_path: Path) -> Path:
 def handmade_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pool of `tests.removal.handmade`; to be read or copied."""
     return handmade.build(tmp_path_factory.mktemp("handmade") / "pool").path
+
+
+@pytest.fixture(scope="session")
+def borrowing_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a part of a further list; to be read or copied."""
+    return handmade.build(tmp_path_factory.mktemp("borrowing") / "pool", handmade.BORROWING).path
+
+
+@pytest.fixture(scope="session")
+def added(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pool with a further list: other captions of images that it has, kept and dropped ones. To be read or copied."""
+    pool = Path(shutil.copytree(served.made, tmp_path_factory.mktemp("added") / "pool"))
+    urls = [line["url"] for line in rows(pool, f"SELECT DISTINCT url FROM samples WHERE tar_file IS NOT NULL ORDER BY url LIMIT {SHARED}")]
+    table = pa.table({"url": urls, "caption": [f"told otherwise, {n}" for n in range(len(urls))], "similarity": [1.0] * len(urls)})
+    pq.write_table(table, pool.parent / "second.parquet")
+    before = len(served.server.requests())
+    assert execute(["add", str(pool), str(pool.parent / "second.parquet")]) == 0
+    assert len(served.server.requests()) == before, "all images are there"
+    assert execute(served.arguments(pool, 0.1)) == 0
+    return pool

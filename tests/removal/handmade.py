@@ -24,6 +24,9 @@ from tests.shards.pools import jpeg
 CLIP = pa.field("clip_tiny", pa.float32())
 DIM = 64
 
+Place = tuple[str, int]
+"""Tar and offset of a stored image."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -69,6 +72,32 @@ PARTS = (
     (Row("http://d.example/stays.jpg", "in a part that nothing happens to", 8),),
 )
 
+BORROWING = (
+    *PARTS,
+    (  # of a further list: each uses the image that an earlier part has of its URL
+        Row(address("single"), "alone no more", 2),
+        Row(address("pair"), "third caption of a pair", 1),
+        Row("http://b.example/hidden.jpg", "of an image whose own row is refused", 3),
+        Row(address("low"), "does not fit it either", 4, score=0.1),
+        Row("http://b.example/low.jpg", "fits what another caption does not", 6, score=0.9),
+        Row("http://d.example/stays.jpg", "in a part that only a list that was added later touches", 8),
+        Row("http://e.example/new.jpg", "the only new image", 9),
+    ),
+)
+
+BORROWING = (
+    *PARTS,
+    (  # of a further list: each uses the image that an earlier part has of its URL
+        Row(address("single"), "alone no more", 2),
+        Row(address("pair"), "third caption of a pair", 1),
+        Row("http://b.example/hidden.jpg", "of an image whose own row is refused", 3),
+        Row(address("low"), "does not fit it either", 4, score=0.1),
+        Row("http://b.example/low.jpg", "fits what another caption does not", 6, score=0.9),
+        Row("http://d.example/stays.jpg", "in a part that only a list that was added later touches", 8),
+        Row("http://e.example/new.jpg", "the only new image", 9),
+    ),
+)
+
 
 def image(number: int) -> bytes:
     """The stored bytes of an image."""
@@ -86,9 +115,10 @@ def build(folder: Path, parts: Sequence[Sequence[Row]] = PARTS, packed: bool = T
     pool = Pool.create(folder)
     names = ("rows", "decisions_prefilter", "fetched", "groups_pixels", "pairs_pixels")
     tables = {name: schemas.table(name) for name in names} | {"scores_base": pa.schema([*schemas.table("scores_base"), CLIP])}
+    places: dict[str, Place] = {}
     with claim(pool, tables) as run:
         for part, rows in enumerate(parts):
-            for name, lines in _lines(pool, part, rows).items():
+            for name, lines in _lines(pool, part, rows, places).items():
                 data = pa.Table.from_pylist(lines, schema=pa.schema([f for f in tables[name] if f.name not in ("part", "basis")]))
                 run.commit(name, [pool.write_part(name, part, data, f"basis-{part}", tables[name])])
         run.commit("pairs_pixels", [pool.write_part("pairs_pixels", 0, _pairs(), "by hand")])
@@ -104,9 +134,9 @@ def _pairs() -> pa.Table:
     return pa.Table.from_pylist([{"row": 3, "other_part": 1, "other_row": 0, "match": "exact", "distance": 0}], schema=schema)
 
 
-def _lines(pool: Pool, part: int, rows: Sequence[Row]) -> dict[str, list[dict[str, object]]]:
+def _lines(pool: Pool, part: int, rows: Sequence[Row], places: dict[str, Place]) -> dict[str, list[dict[str, object]]]:
     ids = [{"row": n, "sample_id": row.sample_id, "url_id": row.url_id, "url": row.url} for n, row in enumerate(rows)]
-    fetched = _fetched(pool, part, rows)
+    fetched = _fetched(pool, part, rows, places)
     nothing = np.zeros((2, DIM), np.float16)
     vectors = np.stack([vector(row) if line["tar_file"] else nothing for row, line in zip(rows, fetched, strict=True)])
     measured = [{"phash": n, "image_min_side": 96, "clip_tiny": row.score} for n, row in enumerate(rows)]
@@ -128,14 +158,16 @@ def _lines(pool: Pool, part: int, rows: Sequence[Row]) -> dict[str, list[dict[st
     }
 
 
-def _fetched(pool: Pool, part: int, rows: Sequence[Row]) -> list[dict[str, object]]:
-    temporary, places = pool.temporary(".tar"), dict[str, int]()
+def _fetched(pool: Pool, part: int, rows: Sequence[Row], places: dict[str, Place]) -> list[dict[str, object]]:
+    """Lines of the part; `places` says where each URL's image lies, and grows with what this part stores."""
+    temporary, new = pool.temporary(".tar"), dict[str, int]()
     with TarWriter(temporary) as tar:
         for row in rows:
-            if row.image is not None and row.url not in places:
-                places[row.url] = tar.add(f"{row.sample_id}.jpg", image(row.image))
+            if row.image is not None and row.url not in places and row.url not in new:
+                new[row.url] = tar.add(f"{row.sample_id}.jpg", image(row.image))
                 tar.add(f"{row.sample_id}.txt", row.caption.encode())
     tar_file = pool.publish(temporary, "tars", f"{part:05d}")
+    places |= {url: (tar_file, offset) for url, offset in new.items()}
     lines: list[dict[str, object]] = []
     for number, row in enumerate(rows):
         reason = row.reason or ("prefilter" if row.refused else None if row.image is not None else "http_not_found")
@@ -143,11 +175,12 @@ def _fetched(pool: Pool, part: int, rows: Sequence[Row]) -> list[dict[str, objec
         if reason is None and row.image is not None:
             body = image(row.image)
             stored = hashlib.sha256(body).hexdigest()
+            tar, offset = places[row.url]
             line |= {
                 "http_status": 200, "original_bytes": len(body) + 1, "original_width": 96, "original_height": 96, "format": "jpg",
                 "original_format": "jpeg", "sha256": hashlib.sha256(body + b"!").hexdigest(), "image_sha256": stored, "width": 96,
                 "height": 96, "image_bytes": len(body), "exif": '{"Artist": "someone"}',
-                "tar_file": tar_file, "tar_offset": places[row.url], "tar_size": len(body),
+                "tar_file": tar, "tar_offset": offset, "tar_size": len(body),
             }  # fmt: skip
         lines.append(line)
     return lines

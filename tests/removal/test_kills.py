@@ -12,23 +12,27 @@ from pathlib import Path
 import pytest
 
 import curate as library
-from tests.removal.handmade import address
+from tests.removal.handmade import PARTS, address
 
 SELF_KILLING = """
 import os, signal, sys
 from curate import store
+from curate.removal import takedown
 from curate.cli.app import execute
-left, plain = [int(sys.argv[1])], store._sync
+left, plain, open_at = [int(sys.argv[1])], store._sync, []
+takedown.BATCH_PARTS = 1  # so that there are several
 
 def counted(path, flags):
     left[0] -= 1
     if left[0] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     plain(path, flags)
+    if os.path.exists(os.path.join(sys.argv[3], "documents/removal.json")):
+        open_at.append(int(sys.argv[1]) - left[0])
 
 store._sync = counted  # every durable step passes here: a point to be killed at
 code = execute(sys.argv[2:])
-print(int(sys.argv[1]) - left[0], file=sys.stderr)
+print(*open_at[:1], *open_at[-1:], int(sys.argv[1]) - left[0], file=sys.stderr)
 sys.exit(code)
 """
 
@@ -46,38 +50,42 @@ def state(pool: Path) -> tuple[dict[str, str], set[str]]:
     return library.open(pool).digest(), {name for name in names if not any(part in name for part in timed)}
 
 
-TAKE = ["takedown", "POOL", "--where", f"url IN ('{address('pair')}', '{address('copied')}')", "--yes"]
+LIST = f"{address('pair')}\n{address('copied')}\n{PARTS[0][2].sample_id}\n"
+"""A URL with its captions in two parts, one whose bytes other URLs have, and a row whose image another part goes on using."""
+TAKE = ["takedown", "POOL", "--list", "LIST", "--yes"]
 PURGE = ["purge", "POOL", "--where", "outcome = 'dropped' AND tar_file IS NOT NULL", "--yes"]
 
 
-@pytest.mark.parametrize(("arguments", "points"), [(TAKE, 4), (PURGE, 2)], ids=["takedown", "purge"])
+@pytest.mark.parametrize(("arguments", "points"), [(TAKE, 2), (PURGE, 1)], ids=["takedown", "purge"])
 def test_a_removal_that_is_killed_and_given_again_ends_the_same(
-    arguments: list[str], points: int, handmade_pool: Path, tmp_path: Path, curate: Callable
+    arguments: list[str], points: int, borrowing_pool: Path, tmp_path: Path, curate: Callable
 ) -> None:
-    sweep(arguments, points, handmade_pool, tmp_path, curate)
+    sweep(arguments, points, borrowing_pool, tmp_path, curate)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("arguments", [TAKE, PURGE], ids=["takedown", "purge"])
-def test_kill_sweep(arguments: list[str], handmade_pool: Path, tmp_path: Path, curate: Callable) -> None:
+def test_kill_sweep(arguments: list[str], borrowing_pool: Path, tmp_path: Path, curate: Callable) -> None:
     """Every other durable step."""
-    sweep(arguments, None, handmade_pool, tmp_path, curate)
+    sweep(arguments, None, borrowing_pool, tmp_path, curate)
 
 
 def sweep(arguments: list[str], points: int | None, source: Path, folder: Path, curate: Callable) -> None:
-    """Kills the command at so many of its durable steps, spread evenly, each on a new copy, and gives it again."""
+    """Kills the command at so many of its durable steps, or at every other one, each on a new copy, and gives it again."""
 
     def copy(name: str) -> tuple[Path, list[str]]:
         pool = Path(shutil.copytree(source, folder / name))
-        return pool, [str(pool) if word == "POOL" else word for word in arguments]
+        return pool, [{"POOL": str(pool), "LIST": str(folder / "list.txt")}.get(word, word) for word in arguments]
+
+    (folder / "list.txt").write_text(LIST)
 
     undisturbed, said = copy("undisturbed")
     done = run(1 << 30, said)
     assert done.returncode == 0, done.stderr
-    steps, wanted = int(done.stderr.split()[-1]), state(undisturbed)
-    unfinished = 0
-    for number in [*range(steps // 3, steps, steps // (points + 1))][:points] if points else range(1, steps, 2):
+    first, last, steps = map(int, done.stderr.split()[-3:])  # of the steps while the removal is open, and how many there are
+    wanted, unfinished = state(undisturbed), 0
+    for number in [first + (last - first) * (1 + at) // (points + 1) for at in range(points)] if points else range(1, steps, 2):
         pool, said = copy(f"killed{number}")
         assert run(number, said).returncode == -signal.SIGKILL
         unfinished += "interrupted" in curate("status", pool).out
