@@ -107,7 +107,8 @@ class Client:
             delay_seconds = self._delay(answer, attempt)
             left_seconds = clock.left_seconds - delay_seconds
             if attempt == self._settings.attempts or left_seconds <= 0 or not retryable(answer.reason, answer.status):
-                return replace(answer, attempts=requests, bytes_read=bytes_read, latency_seconds=clock.used_seconds)
+                answer.attempts, answer.bytes_read, answer.latency_seconds = requests, bytes_read, clock.used_seconds
+                return answer
             await asyncio.sleep(delay_seconds)
 
     def release(self, answer: Answer) -> None:
@@ -126,7 +127,7 @@ class Client:
         target, answer = url, Answer()
         for _ in range(self._settings.max_redirects + 1):
             final_url = None if target == url else target[:2048]
-            answer = replace(answer, final_url=final_url)
+            answer.final_url = final_url
             reason = self._refusal(target)
             if reason:
                 return replace(answer, reason=reason)
@@ -143,7 +144,8 @@ class Client:
                 return replace(answer, reason="deferred_politeness")
             except Unreached as error:
                 return replace(answer, reason=error.reason, attempts=1)
-            answer = replace(exchange.answer, attempts=1, final_url=final_url)
+            answer = exchange.answer
+            answer.attempts, answer.final_url = 1, final_url
             if exchange.location is None or answer.reason:
                 return answer
             target = exchange.location

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, replace
+import functools
+from dataclasses import dataclass
 
 from yarl import URL
 
@@ -17,7 +18,7 @@ from curate.fetch.transport import Head, Transfer
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answer:
     """What became of one URL; `body` is set exactly when `reason` is None.
 
@@ -70,7 +71,7 @@ class Exchange:
         try:
             self.location = joined(self.url, location)
         except ValueError:
-            self.answer = replace(self.answer, reason="bad_url")
+            self.answer.reason = "bad_url"
 
     def _opt_out(self, head: Head) -> OptOut | None:
         if not self._settings.opt_out:
@@ -91,13 +92,14 @@ class Exchange:
 
     def finish(self, done: Transfer) -> None:
         """What the transport found after the head."""
-        self.answer = replace(self.answer, reason=self.answer.reason or done.reason, bytes_read=done.size)
-        if done.body is None or self.answer.reason:
+        answer = self.answer
+        answer.reason, answer.bytes_read = answer.reason or done.reason, done.size
+        if done.body is None or answer.reason:
             return
         if done.body:
-            self.answer = replace(self.answer, body=done.body, transfer=done)
+            answer.body, answer.transfer = done.body, done
         else:
-            self.answer = replace(self.answer, reason="empty_body")
+            answer.reason = "empty_body"
 
 
 class PageExchange(Exchange):
@@ -115,7 +117,8 @@ class PageExchange(Exchange):
 
     def finish(self, done: Transfer) -> None:
         """An empty file is a file."""
-        self.answer = replace(self.answer, reason=self.answer.reason or done.reason, body=done.body, transfer=done)
+        answer = self.answer
+        answer.reason, answer.body, answer.transfer = answer.reason or done.reason, done.body, done
 
     def page(self, hops: int) -> Page:
         """What came back."""
@@ -124,11 +127,13 @@ class PageExchange(Exchange):
         return Page(answer.status, answer.body or b"", encoding, answer.reason, hops)
 
 
+@functools.lru_cache(maxsize=4096)
 def as_sent(url: str) -> URL:
     """As written where it is ASCII: re-quoting could break signed addresses."""
     return URL(url, encoded=True) if url.isascii() else URL(url)
 
 
+@functools.lru_cache(maxsize=4096)
 def host_as_sent(url: str) -> str | None:
     """The host of a URL as the network knows it; None where there is none, or one that can be no host."""
     try:

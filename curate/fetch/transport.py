@@ -36,30 +36,34 @@ _TLS = frozenset({pycurl.E_SSL_CONNECT_ERROR, pycurl.E_PEER_FAILED_VERIFICATION,
 
 @dataclass
 class Head:
-    """Status and headers of an answer: (name in lower case, value) in order, bytes that are not ASCII as Latin-1."""
+    """Status and headers of an answer: values by name in lower case, bytes that are not ASCII as Latin-1; `lines` counts them."""
 
     status: int
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    headers: dict[str, list[str]] = field(default_factory=dict)
+    lines: int = 0
+    _latest: list[str] = field(default_factory=list)
 
     def add(self, line: str) -> bool:
         """Takes one header line, or the continuation of one (RFC 9112, 5.2); False when it is neither."""
         if line[0] in " \t":
-            if not self.headers:
+            if not self._latest:
                 return False
-            name, value = self.headers.pop()
-            self.headers.append((name, f"{value} {line.strip()}".strip()))
+            self._latest[-1] = f"{self._latest[-1]} {line.strip()}".strip()
             return True
         name, colon, value = line.partition(":")
-        self.headers.append((name.strip().lower(), value.strip()))
+        self._latest = self.headers.setdefault(name.strip().lower(), [])
+        self._latest.append(value.strip())
+        self.lines += 1
         return bool(colon)
 
     def all(self, name: str) -> list[str]:
         """Values of all headers of that name."""
-        return [value for known, value in self.headers if known == name]
+        return self.headers.get(name, [])
 
     def get(self, name: str) -> str | None:
         """Value of the first header of that name."""
-        return next((value for known, value in self.headers if known == name), None)
+        values = self.headers.get(name)
+        return values[0] if values else None
 
     def words(self, name: str) -> set[str]:
         """What a header lists, over all its lines, in lower case."""
@@ -291,7 +295,7 @@ class Transport:
             transfer.head = Head(int(status[0]) if status and status[0].isdigit() and len(status[0]) == 3 else 0)
             return None
         head, text = transfer.head, line.decode("latin-1").rstrip("\r\n")
-        if head is None or len(line) > self._settings.max_header_bytes or len(head.headers) >= _MAX_HEADERS:
+        if head is None or len(line) > self._settings.max_header_bytes or head.lines >= _MAX_HEADERS:
             return self._stop(transfer, "bad_response")
         if text:
             return None if head.add(text) else self._stop(transfer, "bad_response")

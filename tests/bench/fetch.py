@@ -60,7 +60,8 @@ def run_peer(urls: Path, output: Path) -> None:
 
 
 def _run(command: Sequence[str]) -> None:
-    quiet = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}
+    quiet = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # it slows every start down
+    quiet["NO_ALBUMENTATIONS_UPDATE"] = "1"
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=quiet, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout[-3000:]}")
