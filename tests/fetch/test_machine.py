@@ -62,7 +62,7 @@ def test_too_few_descriptors_slow_a_fetch_down_and_fail_no_row(server: FaultServ
 
 
 def test_descriptors_that_stay_away_stop_the_run_with_one_line(server: FaultServer) -> None:
-    code, _, err = hogged(server, limit=200, hold_seconds=60.0, give_up_seconds=1.0)
+    code, _, err = hogged(server, limit=100, hold_seconds=60.0, give_up_seconds=1.0)
     assert code != 0
     assert "LocalFault: cannot open a connection: Too many open files; raise the limit (ulimit -n)" in err
 
