@@ -351,7 +351,7 @@ FILES = {
     "swap_after": Kind(fixed(swapped), None),
 }  # fmt: skip
 
-# Files on which a decoder hangs or dies belong here too: decode_timeout, decoder_crashed.
+# No file is known on which a decoder hangs or dies; tests.fetch.test_decoder makes it do so.
 
 OPT_OUTS = {
     "noai": Kind(says(lambda: bodies.picture(1), "X-Robots-Tag: noai"), "opt_out"),
