@@ -223,7 +223,7 @@ class Client:
         announce = {"sent": slot.sent, "began": slot.began}
         transfer = Transfer(str(address), pins, seconds, exchange.judge, lambda what: announce[what](), exchange.may_be_cut)
         done = await self._transport.get(transfer)
-        if done.error is not None:
+        if done.error is not None and done.reason is not None:
             check_local(done.error)
         if done.reason == "connect_failed" and self._settings.proxy is not None:
             raise LocalFault("the proxy that fetch.proxy names cannot be reached; nothing is lost, run the same command again")

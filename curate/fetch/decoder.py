@@ -97,7 +97,8 @@ class Decoder:
             environment = os.environ | _ONE_THREAD
             self._keeper = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment)
         os.close(memory)
-        self._control.send(pickle.dumps(self._settings))
+        with contextlib.suppress(ConnectionError):  # dead already, as will be heard
+            self._control.send(pickle.dumps(self._settings))
         for end, heard in ((self._control, self._hear), (self._line, self._receive)):
             end.setblocking(False)
             self._loop.add_reader(end, heard)
@@ -201,7 +202,11 @@ class Decoder:
         if self._keepers == _KEEPERS:
             self._fail(LocalFault("the decoding process ends again and again, or cannot be started; run the same command again"))
             return
-        self._start()
+        try:
+            self._start()
+        except OSError as error:
+            self._fail(LocalFault(f"the decoding process ended and cannot be started again: {error}; run the same command again"))
+            return
         self._feed()
 
     def _blame(self, status: int) -> None:

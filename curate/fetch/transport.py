@@ -279,7 +279,11 @@ class Transport:
             transfer._is_stale = True
             return int(pycurl.PREREQFUNC_ABORT)
         transfer._is_sent = True
-        transfer.announce("sent")
+        try:
+            transfer.announce("sent")
+        except Exception as error:
+            transfer._bug = error
+            return int(pycurl.PREREQFUNC_ABORT)
         return int(pycurl.PREREQFUNC_OK)
 
     def _on_header(self, transfer: Transfer, line: bytes) -> int | None:
@@ -308,13 +312,13 @@ class Transport:
 
     def _judge(self, transfer: Transfer, head: Head) -> int | None:
         transfer._is_judged = True
-        transfer.announce("began")
         transfer._watched = (self._loop.time(), 0)
         try:
             transfer._told_bytes = head.length
         except ValueError:
             return self._stop(transfer, "bad_response")
         try:
+            transfer.announce("began")
             transfer._most = transfer.judge(head)
         except Exception as error:  # raised again where somebody awaits the transfer; libcurl would only print it
             transfer._bug = error

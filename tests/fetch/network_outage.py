@@ -22,11 +22,11 @@ PORT = 8000
 
 
 def once_under_way(action: Callable[[], None]) -> threading.Thread:
-    """Does it, in a thread, when this process has 20 descriptors more than now: then its requests are on the way."""
+    """Does it, in a thread, when this process has 40 descriptors more than now: a stage takes some, the rest are requests."""
     before = len(os.listdir("/proc/self/fd"))
 
     def watch() -> None:
-        while len(os.listdir("/proc/self/fd")) < before + 20:
+        while len(os.listdir("/proc/self/fd")) < before + 40:
             time.sleep(0.01)
         action()
 

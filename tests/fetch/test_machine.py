@@ -28,21 +28,15 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount 
 # -- descriptors
 
 HOG = """
-import json, os, resource, sys, time
+import json, resource, sys, time
 from tests.fetch.conftest import fetch, quick
 from tests.fetch.network_outage import once_under_way
 port, limit, hold_seconds, give_up_seconds = int(sys.argv[1]), *map(float, sys.argv[2:])
 urls = [f"http://127.0.0.{n}:{port}/slow/{n}" for n in range(1, 151)]
-hogged = []
 def hog():
-    until = time.monotonic() + hold_seconds
-    while time.monotonic() < until:
-        try:
-            hogged.append(os.open("/dev/null", os.O_RDONLY))
-        except OSError:
-            time.sleep(0.002)
-    for descriptor in hogged:
-        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8, int(limit)))  # what is open stays so, and there is no other
+    time.sleep(hold_seconds)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit), int(limit)))
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit), int(limit)))
 if hold_seconds:
     once_under_way(hog)
@@ -68,7 +62,7 @@ def test_too_few_descriptors_slow_a_fetch_down_and_fail_no_row(server: FaultServ
 
 
 def test_descriptors_that_stay_away_stop_the_run_with_one_line(server: FaultServer) -> None:
-    code, _, err = hogged(server, limit=200, hold_seconds=60.0, give_up_seconds=1.0)
+    code, _, err = hogged(server, limit=100, hold_seconds=60.0, give_up_seconds=1.0)
     assert code != 0
     assert "LocalFault: cannot open a connection: Too many open files; raise the limit (ulimit -n)" in err
 
