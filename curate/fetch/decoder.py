@@ -35,11 +35,12 @@ from curate.fetch import blocklist
 from curate.fetch.codec import outcome, prepare_process
 from curate.fetch.confine import confine, die_with_parent
 from curate.fetch.settings import FetchSettings
+from curate.fetch.watch import Watch
 from curate.fetch.wish import Wish
 
 Outcome = tuple[dict[str, object], bytes | None]
 
-_SLOTS = 3  # bodies at the child at once: the next lies ready when one is done, and few are sent twice after a crash
+_SLOTS = 12  # bodies at the child at once: it has work until the worker listens again, and few are sent twice after a crash
 _STATUS = struct.Struct("<i")  # wait status of the child that ended
 _MESSAGE_BYTES = 128 << 10  # a wish is at most 48 Ki characters, of plain ASCII where it is long
 _CRASHES = 2
@@ -99,9 +100,10 @@ class Decoder:
         os.close(memory)
         with contextlib.suppress(ConnectionError):  # dead already, as will be heard
             self._control.send(pickle.dumps(self._settings))
-        for end, heard in ((self._control, self._hear), (self._line, self._receive)):
+        for end in (self._control, self._line):
             end.setblocking(False)
-            self._loop.add_reader(end, heard)
+        self._loop.add_reader(self._control, self._hear)
+        self._watch = Watch(self._loop, self._line.fileno(), self._receive_all, lambda: len(self._sent) > _SLOTS // 2)
 
     async def outcome(self, body: bytes, wish: Wish) -> Outcome:
         """`codec.outcome` of a body, or a reason: decoder_crashed, decode_timeout, decode_memory.
@@ -123,10 +125,11 @@ class Decoder:
         self._memory.close()
 
     def _hang_up(self) -> None:
-        for end in (self._control, self._line):
-            if end.fileno() >= 0:
-                self._loop.remove_reader(end)
-                end.close()
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control)
+            self._watch.close()
+            self._control.close()
+            self._line.close()
 
     def _feed(self) -> None:
         while self._waiting and self._free:
@@ -150,6 +153,10 @@ class Decoder:
         self._sent.append(request)
         return True
 
+    def _receive_all(self) -> None:
+        while self._receive():
+            pass
+
     def _receive(self) -> bool:
         """The child's next answer; whether there was one."""
         try:
@@ -159,7 +166,7 @@ class Decoder:
         except OSError:
             message = b""
         if not message or not self._sent:
-            self._loop.remove_reader(self._line)
+            self._watch.close()
             return False
         columns, size = json.loads(message)
         request = self._sent.popleft()
@@ -184,8 +191,7 @@ class Decoder:
             return
         except OSError:
             message = b""
-        while self._receive():  # answers that the child gave before it ended count
-            pass
+        self._receive_all()  # answers that the child gave before it ended count
         if message:
             self._blame(*_STATUS.unpack(message))
         else:

@@ -100,6 +100,12 @@ class _Worker:
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
     recalled: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        """Loads what the end of a part needs now, when nothing waits for it: pandas by pyarrow, DuckDB by schemas."""
+        for name in ("fetched", TELEMETRY, "robots"):
+            schemas.table(name)
+        pa.table({"nothing": [None]})
+
     def fetch(self, task: PartTask) -> PartReport:
         """One part."""
         pool = Pool.open(task.pool)

@@ -24,11 +24,13 @@ from curate.errors import LocalFault
 from curate.fetch.buffer import ByteBudget
 from curate.fetch.failures import status_reason
 from curate.fetch.guard import AddressInfo, BlockedAddress
+from curate.fetch.watch import Watch
 
 _KEEPALIVE_SECONDS = 2  # idle sockets cost descriptors: 300 rows/s for 2 s stay below the usual limit of 1,024
 _READ_BYTES = 128 << 10  # also what libcurl holds of a body that waits for room
 _MAX_HEADERS = 128
 _EVENTS = 512
+_PLENTY_BYTES = 2 << 20  # of bodies that wait for the decoder, or are about to
 _RESET = ("reset", "broken pipe", "recv failure", "send failure", "empty reply", "closed abruptly", "unexpected eof")
 _BROKEN = frozenset({pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, pycurl.E_GOT_NOTHING})
 _TLS = frozenset({pycurl.E_SSL_CONNECT_ERROR, pycurl.E_PEER_FAILED_VERIFICATION, 53, 54, 58, 59, 64, 66, 80, 82, 83, 90, 91})
@@ -140,7 +142,7 @@ class Transport:
         self._authorities = _authorities()
         self._loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
-        self._loop.add_reader(self._epoll.fileno(), self._turn)
+        self._listening = Watch(self._loop, self._epoll.fileno(), self._turn, lambda: budget.used_bytes > _PLENTY_BYTES)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -184,7 +186,7 @@ class Transport:
 
     def close(self) -> None:
         """Ends all connections; nobody may be waiting."""
-        self._loop.remove_reader(self._epoll.fileno())
+        self._listening.close()
         for timer in (self._timer, self._watch):
             if timer:
                 timer.cancel()
