@@ -196,7 +196,10 @@ def _work(blob: bytes, connection: Connection, threads: int, parts_at_once: int,
 def _send(connection: Connection, sending: threading.Lock, do: object, task: PartTask) -> None:
     answer = _answer(do, task)
     with sending:
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except Exception:  # an answer that cannot be sent is a bug too, and the driver must hear of it
+            connection.send(("bug", task.part, traceback.format_exc()))
 
 
 def _raise(error: Exception, trace: TracebackType | None, task: PartTask) -> PartReport:

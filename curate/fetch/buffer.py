@@ -17,7 +17,7 @@ class ByteBudget:
 
     A body of announced length reserves all of it before it is read. One of unknown length reserves `UNTOLD_BYTES` and,
     when it turns out longer, the rest of the largest: one such body at a time, out of a share that first reservations
-    leave free. So nobody who waits holds what another waits for.
+    leave free. Those who hold something are asked first when room is given back (`Transport`), so that no two wait for each other.
     """
 
     def __init__(self, capacity: int, largest: int) -> None:
@@ -107,8 +107,12 @@ class Spill:
         """Writes the bytes; returns the number under which `get` finds them."""
         if self._file is None:
             self._file = tempfile.TemporaryFile(buffering=0, prefix="curate-")  # noqa: SIM115  # closed by close()
+        view, end = memoryview(data), self._size
+        while view:  # a disk that fills up takes a part, and says so at the next write only
+            written = os.pwrite(self._file.fileno(), view, end)
+            view, end = view[written:], end + written
         self._places.append((self._size, len(data)))
-        self._size += os.pwrite(self._file.fileno(), data, self._size)
+        self._size = end
         return len(self._places) - 1
 
     def get(self, number: int) -> bytes:

@@ -17,11 +17,30 @@ _FILTER_MODE = 2
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
 _LOAD, _IS, _RETURN = 0x20, 0x15, 0x06  # BPF: 32 bits of struct seccomp_data, jump when equal, return
 
+_AT_LEAST = 0x35  # BPF: jump when greater or equal
+_X32 = 0x40000000  # calls of the x32 ABI carry this bit and the same architecture
+
 # Architecture (AUDIT_ARCH_*) and the numbers of: open, openat, openat2, socket, connect, clone, fork, vfork, clone3, execve,
-# execveat, ptrace, process_vm_writev, pidfd_open, pidfd_getfd.
+# execveat, ptrace, process_vm_writev, pidfd_open, pidfd_getfd; then what needs no descriptor: truncate, rename, mkdir, link,
+# unlink, chmod, chown, mknod, utime, setxattr, removexattr and their kin; kill and its kin; prlimit64, io_uring_setup.
 _REFUSED = {
-    "x86_64": (0xC000003E, (2, 257, 437, 41, 42, 56, 57, 58, 435, 59, 322, 101, 311, 434, 438)),
-    "aarch64": (0xC00000B7, (56, 437, 198, 203, 220, 435, 221, 281, 117, 271, 434, 438)),
+    "x86_64": (
+        0xC000003E,
+        (
+            *(2, 257, 437, 41, 42, 56, 57, 58, 435, 59, 322, 101, 311, 434, 438),
+            *(76, *range(82, 89), *range(90, 95), 132, 133, 188, 189, 190, 197, 198, 199, 235),
+            *(258, 259, 260, 261, 263, 264, 265, 266, 268, 280, 316, 452),
+            *(62, 200, 234, 297, 302, 424, 425),
+        ),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        (
+            *(56, 437, 198, 203, 220, 435, 221, 281, 117, 271, 434, 438),
+            *(45, *range(33, 39), 53, 54, 88, 5, 6, 7, 14, 15, 16, 276, 452),
+            *(129, 130, 131, 240, 261, 424, 425),
+        ),
+    ),
 }
 
 
@@ -57,7 +76,8 @@ def confine(memory_bytes: int) -> None:
 
 def _refuse_calls(architecture: int, numbers: tuple[int, ...]) -> None:
     """seccomp(2): these calls end in EPERM, as does every call of another architecture."""
-    steps = [(_LOAD, 0, 0, 4), (_IS, 0, len(numbers) + 2, architecture), (_LOAD, 0, 0, 0)]
+    steps = [(_LOAD, 0, 0, 4), (_IS, 0, len(numbers) + 3, architecture), (_LOAD, 0, 0, 0)]
+    steps += [(_AT_LEAST, len(numbers) + 1, 0, _X32)]
     steps += [(_IS, len(numbers) - at, 0, number) for at, number in enumerate(numbers)]
     steps += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
     # where a comparison holds, the jump goes over the other comparisons and the line that allows

@@ -99,7 +99,7 @@ class Decoder:
             self._keeper = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment)
         os.close(memory)
         with contextlib.suppress(ConnectionError):  # dead already, as will be heard
-            self._control.send(pickle.dumps(self._settings))
+            self._control.send(pickle.dumps(self._settings.model_copy(update={"domains": {}})))
         for end in (self._control, self._line):
             end.setblocking(False)
         self._loop.add_reader(self._control, self._hear)
@@ -144,12 +144,17 @@ class Decoder:
         request.slot = self._free.pop()
         start = request.slot * self._slot_bytes
         self._memory[start : start + len(request.body)] = request.body
-        with contextlib.suppress(ConnectionError):  # the keeper is dead, and its end about to be heard
-            try:
-                self._line.send(pickle.dumps((self._child, request.slot, len(request.body), request.wish)))
-            except BlockingIOError:
-                self._free.append(request.slot)
-                return False
+        try:
+            self._line.send(pickle.dumps((self._child, request.slot, len(request.body), request.wish)))
+        except ConnectionError:
+            pass  # the keeper is dead, and its end about to be heard
+        except BlockingIOError:
+            self._free.append(request.slot)
+            return False
+        except OSError:  # a message that no socket takes
+            self._free.append(request.slot)
+            request.answer.set_result(_lost(request.body, "decoder_crashed"))
+            return True
         self._sent.append(request)
         return True
 
@@ -165,10 +170,11 @@ class Decoder:
             return False
         except OSError:
             message = b""
-        if not message or not self._sent:
+        columns, size = _read(message, self._slot_bytes) if message and self._sent else (None, None)
+        if columns is None:  # it hung up, or is not in its right mind: `_hear` starts anew
             self._watch.close()
+            self._keeper.kill()
             return False
-        columns, size = json.loads(message)
         request = self._sent.popleft()
         start = request.slot * self._slot_bytes
         image = None if size is None else self._memory[start : start + size]
@@ -237,6 +243,16 @@ class Decoder:
         for request in self._waiting:
             if not request.answer.done():
                 request.answer.set_exception(fault)
+
+
+def _read(message: bytes, most: int) -> tuple[dict[str, object] | None, int | None]:
+    """The child's answer: columns, and the size of the image; no columns when it is none."""
+    try:
+        columns, size = json.loads(message)
+    except (ValueError, TypeError):
+        return None, None
+    is_sound = isinstance(columns, dict) and (size is None or (isinstance(size, int) and 0 <= size <= most))
+    return (columns, size) if is_sound else (None, None)
 
 
 def _lost(body: bytes, reason: str) -> Outcome:

@@ -142,7 +142,7 @@ def host_as_sent(url: str) -> str | None:
         host = address.raw_host
     except ValueError:
         return None
-    return host if host and host.isascii() and host != "*" else None
+    return host if host and host.isascii() and host != "*" and "%" not in host else None
 
 
 def joined(base: str, location: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -99,6 +100,7 @@ class _Worker:
     disk: Disk = field(default_factory=Disk)
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
     recalled: set[str] = field(default_factory=set)
+    recalling: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         """Loads what the end of a part needs now, when nothing waits for it: pandas by pyarrow, DuckDB by schemas."""
@@ -109,9 +111,10 @@ class _Worker:
     def fetch(self, task: PartTask) -> PartReport:
         """One part."""
         pool = Pool.open(task.pool)
-        if task.pool not in self.recalled:
-            self.recalled.add(task.pool)
-            recall_notes(pool)
+        with self.recalling:  # parts that begin together wait for it together
+            if task.pool not in self.recalled:
+                recall_notes(pool)
+                self.recalled.add(task.pool)
         suppression = read_suppression(pool)
         with local_faults(pool):
             part = plan_part(task, pool, self.settings, self.elsewhere, suppression)

@@ -195,12 +195,19 @@ class _Fetcher:
     async def batch(self, urls: list[str], skips: list[str | None], wishes: list[Wish], spill: Spill) -> list[Result]:
         """Outcomes of one batch, in order; raises the first exception."""
         rows: list[asyncio.Future[Result]] = []
-        for url, skip, wish in zip(urls, skips, wishes, strict=True):
-            await self._places.acquire()
-            row = asyncio.ensure_future(self._row(url, skip, wish, spill))
-            row.add_done_callback(self._leave)
-            rows.append(row)
-        return await asyncio.gather(*rows)
+        try:
+            for url, skip, wish in zip(urls, skips, wishes, strict=True):
+                await self._places.acquire()
+                row = asyncio.ensure_future(self._row(url, skip, wish, spill))
+                row.add_done_callback(self._leave)
+                rows.append(row)
+            return await asyncio.gather(*rows)
+        except BaseException:  # nobody will collect what its rows bring
+            for begun in rows:
+                begun.cancel()
+            done = await asyncio.gather(*rows, return_exceptions=True)
+            self.collected(sum(len(one.image) for one in done if isinstance(one, Result) and isinstance(one.image, bytes)))
+            raise
 
     def _leave(self, row: asyncio.Future[Result]) -> None:
         self._places.release()

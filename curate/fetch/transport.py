@@ -349,17 +349,20 @@ class Transport:
         return transfer.held_bytes >= min(size, most) > 0
 
     def _resume(self) -> None:
-        """Lets those that wait for room go on, in their order."""
-        while self._paused:
-            curl = self._paused[0]
+        """Lets those that wait for room go on: first who holds some already, else in their order."""
+        waiting, self._paused = self._paused, deque()
+        for curl in sorted(waiting, key=lambda one: not (one in self._active and self._active[one].held_bytes)):
             transfer = self._active.get(curl)
-            if transfer is not None and transfer._wanted and not self._has_room(transfer, transfer._wanted):
-                return
-            self._paused.popleft()
-            if transfer is not None and transfer._wanted:
-                transfer._wanted = 0
-                transfer._watched = (self._loop.time(), transfer.size)
+            if transfer is None or not transfer._wanted:
+                continue
+            if not self._has_room(transfer, transfer._wanted):
+                self._paused.append(curl)
+                continue
+            transfer._wanted = 0
+            transfer._watched = (self._loop.time(), transfer.size)
+            with suppress(pycurl.error):  # what libcurl held back was too much: the transfer ends, and is collected
                 curl.pause(pycurl.PAUSE_CONT)
+        self._collect()
 
     def _stop(self, transfer: Transfer, reason: str) -> int:
         transfer.reason = reason

@@ -91,8 +91,13 @@ def read_wishes(table: pa.Table, columns: dict[str, str]) -> Iterator[dict[str, 
     """One value of the column `wish` per row of `table`."""
     texts = {field: [_text(value) for value in table.column(name).to_pylist()] for field, name in columns.items()}
     for row in range(table.num_rows):
-        said = {field: texts[field][row] for field in texts}
+        said = {field: _capped(field, texts[field][row]) for field in texts}
         yield said if any(value is not None for value in said.values()) else None
+
+
+def _capped(field: str, text: str | None) -> str | None:
+    """Boxes may be many; what is longer than any hash is none."""
+    return text if text is None or field == "boxes" else text[: 2 * _MAX_STRANGE_CHARACTERS]
 
 
 def _text(value: object) -> str | None:
@@ -100,7 +105,7 @@ def _text(value: object) -> str | None:
     if value is None:
         return None
     if isinstance(value, bytes):
-        return value[:_MAX_CHARACTERS].hex()
+        return value[:_MAX_STRANGE_CHARACTERS].hex()
     if isinstance(value, int):
         return f"{value & (1 << 64) - 1:016x}"
     text = value.strip() if isinstance(value, str) else json.dumps(value)

@@ -17,6 +17,7 @@ from curate.fetch import codec, decoder
 from curate.fetch.settings import FetchSettings
 from curate.fetch.wish import Wish
 
+_NOWHERE = "/tmp/curate-rogue-nowhere"  # what is allowed finds nothing there, or makes a folder
 PROGRAM = ("-m", "tests.fetch.rogue")
 
 
@@ -42,6 +43,12 @@ def _escapes() -> dict[str, object]:
         "pipe": os.pipe,
         "fork": lambda: os.fork() or os._exit(0),
         "exec": lambda: os.execv("/bin/true", ["true"]),
+        "rename": lambda: os.rename(_NOWHERE, _NOWHERE + "2"),
+        "unlink": lambda: os.unlink(_NOWHERE),
+        "truncate": lambda: os.truncate(_NOWHERE, 0),
+        "mkdir": lambda: os.mkdir(_NOWHERE),
+        "chmod": lambda: os.chmod(_NOWHERE, 0o777),
+        "kill": lambda: os.kill(os.getppid(), 0),
     }
     return {name: _refused(action) for name, action in ways.items()}
 

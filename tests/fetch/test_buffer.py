@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import subprocess
+import sys
 
 import pytest
 
@@ -63,6 +66,20 @@ def test_requests_are_let_in_one_by_one_and_not_while_bodies_fill_the_budget(can
         return entered
 
     assert asyncio.run(work()) == ([0, 1, 2, 4] if cancelled else [0, 1, 2, 3, 4])
+
+
+def test_a_spill_on_a_full_disk_says_so_and_never_gives_half_an_image() -> None:
+    code = (
+        "import resource, signal\n"
+        "from curate.fetch.buffer import Spill\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "spill = Spill(); spill.put(b'a' * 50)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try: print(len(spill.get(spill.put(b'b' * 100))))\n"
+        "except OSError as error: print(error.errno)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(errno.EFBIG)
 
 
 def test_a_spill_gives_back_what_was_put_in_any_order() -> None:

@@ -107,8 +107,9 @@ def test_wishes_and_images_of_any_size_come_through() -> None:
 
 def test_the_child_cannot_open_files_or_sockets_nor_start_programs() -> None:
     ((tried, _),) = decoded([b"escape"])
-    assert set(tried) == {"open", "create", "socket", "pipe", "fork", "exec"}
-    assert all("Error" in str(result) for result in tried.values()), tried
+    assert {"open", "create", "socket", "pipe", "fork", "exec", "rename", "unlink", "truncate", "mkdir", "chmod", "kill"} == set(tried)
+    refused = {"PermissionError 1", "OSError 24"}  # EPERM of the filter, or no descriptor left
+    assert set(tried.values()) <= refused, tried
 
 
 def test_a_child_that_was_killed_from_outside_loses_no_row() -> None:

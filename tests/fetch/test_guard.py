@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from curate.fetch.exchange import host_as_sent
 from curate.fetch.guard import BlockedAddress, Guard, check_url, embedded, is_public
 from tests.fetch.conftest import FaultServer, fetch, quick
 
@@ -247,3 +248,8 @@ def test_redirects_to_private_addresses_are_not_followed(server: FaultServer, ca
     assert row["reason"] == "blocked_address" and row["final_url"] == "http://169.254.169.254/latest/meta-data"
     assert not canary[1]
     assert embedded(ipaddress.ip_address("8.8.8.8")) == ()
+
+
+@pytest.mark.parametrize("url", ["http://no%2dsuch.example/", "http://%75ser.example.org/a.jpg", "http://*/", "http://a.example:99999/"])
+def test_hosts_that_the_network_would_know_by_another_name_are_none(url: str) -> None:
+    assert host_as_sent(url) is None
