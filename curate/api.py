@@ -30,7 +30,6 @@ from curate.fetch.settings import FetchSettings
 from curate.filter.decide import FilterReport, filter_pool
 from curate.filter.decide import preview as count
 from curate.filter.settings import FilterSettings
-from curate.later import GrowthReport, RetryReport, age, grow, retry, retry_reasons
 from curate.learn import EvaluateReport, evaluate_model
 from curate.lease import claim
 from curate.plan.settings import InputSettings
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow as pa
 
+    from curate.later import GrowthReport, RetryReport
     from curate.train.loop import TrainReport
 
 
@@ -123,6 +123,8 @@ class Pool:
 
     def add(self, path: str | Path | Sequence[str], fetch: Mapping[str, Any] | None = None, **listed: Any) -> GrowthReport:
         """Adds a further list and fetches what the pool lacks of it; `listed` are settings of the list, `fetch` changes the pool's."""
+        from curate.later import grow  # loads the HTTP client, which other calls do without
+
         said = [str(one) for one in path] if isinstance(path, list | tuple) else str(path)
         settings = build(InputSettings, merged(listed, {"path": said}))
         asking, engine = self._settings("fetch", FetchSettings, dict(fetch or {})), self._settings("engine", EngineSettings, {})
@@ -132,6 +134,8 @@ class Pool:
 
     def retry(self, reasons: str | Sequence[str] = (), older_than: datetime.timedelta | str | None = None, **changes: Any) -> RetryReport:
         """Asks failed rows once more: those of the reasons, by default all that another try may mend; `older_than` like "7d"."""
+        from curate.later import age, retry, retry_reasons  # loads the HTTP client, which other calls do without
+
         chosen = retry_reasons([reasons] if isinstance(reasons, str) else list(reasons))
         spared = age(older_than) if isinstance(older_than, str) else older_than
         asking, engine = self._settings("fetch", FetchSettings, changes), self._settings("engine", EngineSettings, {})

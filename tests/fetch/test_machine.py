@@ -165,6 +165,7 @@ def grow(server: FaultServer, folder: Path, disk: Path, sizes: list[str]) -> Non
 
 
 @needs_root
+@pytest.mark.long
 def test_a_full_disk_stops_with_one_line_and_the_run_goes_on_when_it_has_grown(server: FaultServer, tmp_path: Path, disk: Path) -> None:
     grow(server, tmp_path, disk, ["1500k", "16m"])
 

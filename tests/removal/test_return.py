@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 import curate as library
 from curate.demo.server import host_name
@@ -24,6 +25,7 @@ def elsewhere(url: str) -> str:
     return url.replace(url.split("/")[2].split(":")[0], host_name(next(n for n in range(3) if f"//{host_name(n)}:" not in url)))
 
 
+@pytest.mark.long
 def test_add_retry_and_run_bring_nothing_back(added: Path, served: Served, tmp_path: Path, curate: Callable) -> None:
     """A pool with a further list; rows are taken down, asked for again in every way there is, then bytes of dropped rows go."""
     pool = Path(shutil.copytree(added, tmp_path / "pool"))
