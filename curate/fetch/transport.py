@@ -369,7 +369,7 @@ class Transport:
         return 0
 
     def _collect(self) -> None:
-        """Takes what came to an end, and throws out what nobody waits for any more."""
+        """Takes what came to an end."""
         left = 1
         while left:
             left, done, failed = self._multi.info_read()
