@@ -155,7 +155,7 @@ def test_a_group_whose_best_member_is_filtered_keeps_its_next_best(demo: DemoPoo
         assert [line["sample_id"] for line in members if line["keep"]] == [line["sample_id"] for line in fit[:1]]
         assert all(line["reason"] == "duplicate" for line in fit[1:])
         replaced += bool(fit) and fit[0] is not members[0]
-    assert replaced >= 5
+    assert replaced, "no group whose best member failed a rule: the scores, fitted on this machine, decide how many there are"
 
 
 # -- what it costs to do it again
