@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from curate import schema as schemas
-from curate.engines.base import Engine, EngineSettings, PartFailure
-from curate.engines.local import LocalEngine
-from curate.errors import IdentityError, PartsFailed, UsageError
+from curate.engines.base import PACKAGES, Engine, EngineSettings, PartFailure
+from curate.errors import IdentityError, MissingExtra, PartsFailed, UsageError
 from curate.lease import Run
 from curate.progress import Progress, Silent
 from curate.stage import Again, PartFile, PartReport, PartTask, Phase, Repeatable, fingerprint
@@ -39,10 +39,16 @@ class PhaseReport:
 
 
 def make_engine(settings: EngineSettings) -> Engine:
-    """The engine that the settings name."""
-    if settings.name == "local":
-        return LocalEngine(settings)
-    raise UsageError(f"engine {settings.name!r} is not one of: local")
+    """The engine that the settings name; only this one's package is loaded. Raises MissingExtra."""
+    package = PACKAGES[settings.name]
+    try:
+        module = importlib.import_module(f"curate.engines.{settings.name}")
+    except ModuleNotFoundError as error:
+        if not package or (error.name or "").split(".")[0] != package:
+            raise
+        raise MissingExtra(package, settings.name) from None
+    made: Engine = module.make(settings)
+    return made
 
 
 def run_phase(pool: Pool, run: Run, phase: Phase, settings: EngineSettings, progress: Progress | None = None) -> PhaseReport:

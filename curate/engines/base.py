@@ -6,10 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from curate.schema import nearest
 from curate.settings import Settings
 from curate.stage import PartReport, PartTask, Phase
+
+PACKAGES = {"local": ""}
+"""Names of the engines, and the foreign package that each needs; the extra that brings it has the engine's name."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,21 @@ class EngineSettings(Settings):
     """How the work is spread over this machine or a cluster."""
 
     name: str = "local"
-    workers: int = Field(default=0, ge=0)  # processes; 0 means one for each core
+    address: str = ""  # where a cluster is reached; each engine says in its file in conf/engine what may stand here
+    workers: int = Field(default=0, ge=0)  # processes; 0 means as many as the machine or cluster has room for
     threads_per_worker: int = Field(default=1, ge=1)  # of BLAS and torch; part of what makes scores repeatable
     tries: int = Field(default=3, ge=1)  # of a part whose worker died
     part_seconds: float = Field(default=3600.0, gt=0)  # a worker that needs longer for one part is taken for hung and replaced
     lease_seconds: float = Field(default=10.0, ge=1)  # silence after which another run may take this one's place
     wave_parts: int = Field(default=256, ge=1)  # parts that are committed together at most
     wave_seconds: float = Field(default=30.0, ge=0)  # a finished part waits at most this long for its commit
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in PACKAGES:
+            raise ValueError(f"no engine is called {name!r}; there are {', '.join(PACKAGES)}{nearest(name, list(PACKAGES))}")
+        return name
 
 
 class Engine(Protocol):

@@ -66,6 +66,11 @@ class _Worker:
         self.connection.close()
 
 
+def make(settings: EngineSettings) -> LocalEngine:
+    """What `curate.run.make_engine` asks every engine's module for."""
+    return LocalEngine(settings)
+
+
 class LocalEngine:
     """Processes on this machine. A worker that dies costs its parts a try, and nothing else.
 

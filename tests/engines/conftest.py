@@ -1,0 +1,63 @@
+"""The engines that the conformance suite is run on, and a small planned pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from curate.engines.base import EngineSettings
+from curate.settings import compose
+from curate.store import Pool
+from tests.engines.pools import plan
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An engine under test: its file in conf/engine, who starts its cluster, and what it cannot do for a reason upstream."""
+
+    name: str
+    cluster: str = ""  # a session fixture that gives the settings with which the engine reaches its cluster
+    gaps: Mapping[str, str] = field(default_factory=dict)  # test function -> the upstream reason
+
+
+KINDS = [
+    Kind("local"),
+]
+
+
+@dataclass(frozen=True)
+class Made:
+    """Settings of the engine under test, as a test and as the command line say them."""
+
+    name: str
+    cluster: Mapping[str, object]
+
+    def __call__(self, **changes: object) -> EngineSettings:
+        """Two workers, parts committed as they come; and what the test wants otherwise."""
+        said = {"workers": 2, "wave_parts": 2, **self.cluster, **changes}
+        return EngineSettings(**{**compose("ingest", [f"engine={self.name}"])["engine"], **said})
+
+    def words(self, **changes: object) -> list[str]:
+        """The same for `curate run`."""
+        said = {"workers": 2, "wave_parts": 1, **self.cluster, **changes}
+        return ["--engine", self.name, *(f"engine.{key}={value}" for key, value in said.items())]
+
+
+@pytest.fixture(params=[pytest.param(kind, id=kind.name, marks=getattr(pytest.mark, kind.name, ())) for kind in KINDS])
+def engine(request: pytest.FixtureRequest) -> Made:
+    kind: Kind = request.param
+    reason = kind.gaps.get(request.function.__name__)
+    if reason:
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    return Made(kind.name, request.getfixturevalue(kind.cluster) if kind.cluster else {})
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    """Five parts of three rows."""
+    made = Pool.create(tmp_path / "pool")
+    plan(made, {part: [f"{part}/{row}" for row in range(3)] for part in range(5)})
+    return made
