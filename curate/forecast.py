@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from curate import steps
 from curate.catalog.sql import query
 from curate.catalog.status import human_bytes
+from curate.engines.base import worker_count
 from curate.errors import UsageError
 from curate.evaluate.statistics import Interval, mean_interval
 from curate.fetch.politeness import site
@@ -121,7 +122,7 @@ _DECIDING = (steps.score, steps.filter)  # a sample's duplicates say nothing abo
 def _sampling(settings: RecipeSettings, found: Survey, rows: int) -> list[str]:
     """A share that gives about `rows` rows, in as many parts as there are workers: else one of them would do it all."""
     share = min(settings.input.sample, rows / found.rows)
-    workers = steps.worker_count(settings.engine)
+    workers = worker_count(settings.engine)
     each = max(1, -(-round(found.rows * share) // workers))
     return [f"input.sample={share!r}", f"plan.rows_per_part={each}", "filter.groups=none"]
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from curate.catalog.views import current_policy
-from curate.engines.base import EngineSettings
 from curate.errors import UsageError
 from curate.recipe import Job
 from curate.run import PhaseReport, run_phase
@@ -145,8 +143,3 @@ def _work(job: Job, phase: Phase) -> None:
     done: PhaseReport = run_phase(job.pool, job.run, phase, job.settings.engine, job.progress)
     job.reports[phase.name] = done
     job.counters.update(done.counters)
-
-
-def worker_count(engine: EngineSettings) -> int:
-    """How many workers there are at once."""
-    return engine.workers or os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -43,6 +44,11 @@ class EngineSettings(Settings):
         if name not in PACKAGES:
             raise ValueError(f"no engine is called {name!r}; there are {', '.join(PACKAGES)}{nearest(name, list(PACKAGES))}")
         return name
+
+
+def worker_count(settings: EngineSettings) -> int:
+    """Processes that work at once on one machine: as many as said, or one for each core that this process may use."""
+    return settings.workers or len(os.sched_getaffinity(0))
 
 
 class Engine(Protocol):

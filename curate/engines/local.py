@@ -22,7 +22,8 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Literal
 
-from curate.engines.base import EngineSettings, PartFailure
+from curate.engines.base import EngineSettings, PartFailure, worker_count
+from curate.engines.cost import opened
 from curate.errors import CurateError
 from curate.stage import PartReport, PartTask, Phase
 
@@ -83,7 +84,7 @@ class LocalEngine:
     @property
     def workers(self) -> int:
         """Processes that work at once."""
-        return self.settings.workers or os.cpu_count() or 1
+        return worker_count(self.settings)
 
     def each(self, phase: Phase, tasks: Sequence[PartTask]) -> Iterator[PartReport | PartFailure]:
         """See `Engine.each`."""
@@ -186,7 +187,7 @@ def _work(blob: bytes, connection: Connection, threads: int, parts_at_once: int,
     phase: Phase = pickle.loads(blob)
     with contextlib.ExitStack() as stack, contextlib.suppress(EOFError):
         try:
-            do = stack.enter_context(phase.open())
+            do = stack.enter_context(opened(phase))
         except Exception as error:  # the phase could not even be opened: every part hears why
             do = functools.partial(_raise, error, error.__traceback__)
         connection.send(("ready", -1, None))

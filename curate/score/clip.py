@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -36,6 +36,7 @@ class Clip:
     precision: Literal["fp32", "bf16"]
     weights: Weights
     dim: int
+    clock: GpuClock = field(default_factory=lambda: GpuClock())
 
     def encode_images(self, pictures: Sequence[Pixels] | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings (n, dim) of n preprocessed pictures (height, width, 3 bytes each; see `preprocess`)."""
@@ -59,10 +60,40 @@ class Clip:
         import torch
 
         reduced = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-        with torch.inference_mode(), reduced:
-            features = encoder(batch)
-        unit = torch.nn.functional.normalize(features.float(), dim=-1)
-        return np.asarray(unit.cpu().numpy(), np.float32)
+        with self.clock.running(self.device):
+            with torch.inference_mode(), reduced:
+                features = encoder(batch)
+            unit = torch.nn.functional.normalize(features.float(), dim=-1).cpu()
+        return np.asarray(unit.numpy(), np.float32)
+
+
+class GpuClock:
+    """How long a CUDA device computed, by its own clock; a CPU's time is counted with the rest of the worker's."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    @contextmanager
+    def running(self, device: torch.device) -> Iterator[None]:
+        """Counts the block, which ends with a copy to the host, that is when the device is done."""
+        if device.type != "cuda":
+            yield
+            return
+        import torch
+
+        event: Any = torch.cuda.Event  # has no types
+        begin, end = event(enable_timing=True), event(enable_timing=True)
+        stream = torch.cuda.current_stream(device)
+        begin.record(stream)
+        yield
+        end.record(stream)
+        end.synchronize()
+        self._seconds += begin.elapsed_time(end) / 1000
+
+    def spent(self) -> float:
+        """Seconds since the last call."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
 
 def load_clip(model: str, weights: str, device: str = "auto", precision: Precision = "auto") -> Clip:

@@ -85,7 +85,7 @@ class ClipScorer(Settings):
             scores[rows] = np.clip((embeddings[rows, 0] * embeddings[rows, 1]).sum(axis=1), -1, 1)
             embeddings[~np.isfinite(scores)] = 0
         column = without_nan(scores, pa.float32())
-        return Scored(pa.RecordBatch.from_arrays([column], schema=self.adds), embeddings, int(rows.size))
+        return Scored(pa.RecordBatch.from_arrays([column], schema=self.adds), embeddings, int(rows.size), clip.clock.spent())
 
     def _scorable(self, batch: Batch) -> NDArray[np.int64]:
         wanted = [batch.observed[image] is not None for image in batch.image.tolist()]

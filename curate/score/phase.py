@@ -112,7 +112,7 @@ class ScorePhase:
             path = self._publish_embeddings(pool, task.part, result.embeddings)
             table = table.append_column("embedding_file", pa.array([path] * table.num_rows, pa.string()))
         file = pool.write_part(self.table, task.part, table, task.basis, self.schema)
-        return PartReport(task.part, (file,), result.reasons(), dict(result.counters))
+        return PartReport(task.part, (file,), result.reasons(), result.counted())
 
     def _seen(self, pool: Pool, opened: Sequence[Opened], images: list[Image]) -> Iterator[list[Seen]]:
         """Batches of images, decoded ahead of the models; when no scorer needs pixels, nothing is read."""

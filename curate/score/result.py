@@ -22,6 +22,7 @@ class PartResult:
     rows: pa.Table
     counters: Counter[str] = field(default_factory=Counter)
     embeddings: NDArray[np.float16] | None = None
+    gpu_seconds: float = 0.0
     _reasons: dict[int, str] = field(default_factory=dict)
     _places: list[NDArray[np.int64]] = field(default_factory=list)
     _columns: list[list[pa.RecordBatch]] = field(default_factory=list)
@@ -37,6 +38,7 @@ class PartResult:
         self._reasons |= {int(row): one.reason for one in seen if one.reason for row in one.image.rows}
         self.counters.update(images=len(seen), rows=len(places), model_calls=sum(one.model_calls for one in scored))
         self.counters["decodes"] += sum(one.decoded for one in seen)
+        self.gpu_seconds += sum(one.gpu_seconds for one in scored)
         for one in scored:
             self._keep_embeddings(places, one)
 
@@ -64,6 +66,10 @@ class PartResult:
         scored = np.concatenate([np.zeros(0, np.int64), *self._places])
         place[scored] = np.arange(len(scored))
         return pa.array(place, mask=place < 0)
+
+    def counted(self) -> dict[str, float]:
+        """What the part took: images, rows, model calls, decodes, and a GPU's seconds where one computed."""
+        return {**self.counters, **({"gpu_seconds": self.gpu_seconds} if self.gpu_seconds else {})}
 
     def reasons(self) -> dict[str, int]:
         """Rows with an image by reason, or ok."""

@@ -49,6 +49,7 @@ class Scored:
     columns: pa.RecordBatch
     embeddings: NDArray[np.float32] | None = None
     model_calls: int = 0
+    gpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Groups:
     wait_for: Sequence[int] = ()  # parts that wait until the driver has heard of another one
     seconds: float = 0.0  # that every part takes
     cannot_open: bool = False
+    burn_seconds: float = 0.0  # of CPU time, for each part
     settings: str = "a"
     parts_at_once: int = 1
 
@@ -68,6 +69,9 @@ class Groups:
         note(folder / "begun", {"part": task.part, "pid": os.getpid()})
         self._misbehave(task.part, folder)
         time.sleep(self.seconds)
+        until = time.thread_time() + self.burn_seconds
+        while time.thread_time() < until:
+            pass
         captions = pq.read_table(task.inputs["rows"], columns=["caption"])["caption"].to_pylist()
         hashes = [None if caption is None else hashlib.sha256(caption.encode()).hexdigest() for caption in captions]
         data = pa.table({"row": pa.array(range(len(hashes)), pa.int32()), "group_id": pa.array(hashes, pa.string())})

@@ -78,6 +78,12 @@ def test_more_workers_than_parts_and_no_parts_at_all(pool: Pool, engine: Made) -
     assert [outcome.part for outcome in make_engine(engine(workers=3)).each(Groups(), tasks[:1])] == [0]
 
 
+def test_each_part_says_what_it_cost(pool: Pool, engine: Made) -> None:
+    """The sum is what the workers spent, the loading of the phase included."""
+    report = work(pool, Groups(burn_seconds=0.2), engine(workers=1))
+    assert 5 * 0.2 <= report.counters["cpu_seconds"] < 60
+
+
 # -- bugs and faults
 
 

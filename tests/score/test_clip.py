@@ -168,3 +168,9 @@ def test_threads_are_fixed_while_open_and_given_back() -> None:
 def test_importing_the_package_needs_no_torch() -> None:
     code = "import sys; import curate.score.phase, curate.score.reserve; assert not {'torch', 'open_clip'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+@pytest.mark.gpu
+def test_a_gpu_says_how_long_it_computed(folder: Path) -> None:
+    clip = load_clip("tiny", str(folder), "cuda")
+    assert 0 < clip.clock.spent() < 60 and clip.clock.spent() == 0
