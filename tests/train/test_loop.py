@@ -80,7 +80,7 @@ def test_equal_calls_give_equal_models_and_another_seed_another(source: Selectio
     assert weights[0] == weights[1] != weights[2]
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["in_memory", "streamed"])
+@pytest.mark.parametrize("streamed", [False, pytest.param(True, marks=pytest.mark.long)], ids=["in_memory", "streamed"])
 def test_a_killed_run_goes_on_as_if_nothing_had_been(source: Selection, tmp_path: Path, streamed: bool) -> None:
     changes = {"checkpoint_every_steps": 4, "cache_bytes": 0 if streamed else 1 << 30}
     undisturbed = train(source, settings(**changes), tmp_path / "undisturbed")
