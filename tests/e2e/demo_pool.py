@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import curate
 from curate.demo.server import read_log
 
-SHORT = ("fit.samples_seen=640", "train.samples_seen=640")
-"""Models that have seen this little judge at random; every other step is the demo's own."""
+SHORT = ("fit.samples_seen=640", "train.samples_seen=640", "fetch.floor_seconds=4")
+"""Models that have seen this little judge at random, and a site that drips is given up sooner; all else is the demo's own."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from curate.recipe import load_recipe, run_recipe
 
 ROWS = 300
 ALLOWED_BYTES = 64 << 20
-SETTINGS = ('allow_addresses=["127.0.0.0/8"]', "total_seconds=8", "host_interval_seconds=0.01", "backoff_seconds=0.05")
+SETTINGS = ('allow_addresses=["127.0.0.0/8"]', "total_seconds=8", "floor_seconds=4", "host_interval_seconds=0.01", "backoff_seconds=0.05")
 
 
 @dataclass(frozen=True)

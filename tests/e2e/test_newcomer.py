@@ -48,7 +48,7 @@ def ingested(web: Web, tmp_path_factory: pytest.TempPathFactory) -> Ingested:
     funnel, report = commands("curate funnel POOL", 2, {"POOL": folder / "my pool"})
     odd_csv(web, folder / "list of mine.csv")
     quoted = [line.replace(str(folder / "my pool"), f"'{folder / 'my pool'}'") for line in (run, funnel, report)]
-    said = [give(quoted[0], LOCAL, folder=folder), give(quoted[1]), give(quoted[2])]
+    said = [give(quoted[0], LOCAL, folder=folder, apart=True), give(quoted[1]), give(quoted[2], apart=True)]
     return Ingested(folder / "my pool", *said, requests=len(web.requested()))
 
 
@@ -59,7 +59,7 @@ def scored(ingested: Ingested, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     weights = tiny_clip(tmp_path_factory.mktemp("weights") / "openai", seed=1)
     (line,) = commands("curate score POOL --name clip", 1, {"POOL": f"'{ingested.path}'", "openai": weights})
-    give(line)
+    give(line, apart=True)
     return ingested.path
 
 
@@ -102,7 +102,7 @@ def test_a_prefilter_saves_requests_and_can_be_loosened(web: Web, tmp_path: Path
     rows = 40
     laion_parquet(web, tmp_path / "laion.parquet", rows)
     (line,) = commands("prefilter.where=", 1, {"POOL": "pool"})
-    quiet = ("report.enabled=false", "engine.workers=1")
+    quiet = ("report.enabled=false", "engine.workers=1", "fetch.host_interval_seconds=0.02")
     before = len(web.requested())
     give(line, LOCAL, *quiet, folder=tmp_path)
     strict = web.requested()[before:]

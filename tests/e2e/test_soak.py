@@ -127,7 +127,7 @@ def hold(found: Soaked, rows: int, more_threads: int) -> None:
 
 
 def test_what_a_worker_holds_does_not_grow_with_its_parts(tmp_path: Path) -> None:
-    hold(soak(tmp_path, 3_000, 300), 3_000, more_threads=8)
+    hold(soak(tmp_path, 1_600, 200), 1_600, more_threads=8)
 
 
 @pytest.mark.long
