@@ -6,7 +6,7 @@ import collections
 import importlib
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -16,9 +16,10 @@ import pyarrow.dataset as ds
 from curate import schema as schemas
 from curate.engines.base import PACKAGES, Engine, EngineSettings, PartFailure
 from curate.errors import IdentityError, MissingExtra, PartsFailed, UsageError
+from curate.isolate import isolate
 from curate.lease import Run
 from curate.progress import Progress, Silent
-from curate.stage import Again, PartFile, PartReport, PartTask, Phase, Repeatable, fingerprint
+from curate.stage import Again, Divisible, PartFile, PartReport, PartTask, Phase, Repeatable, fingerprint
 from curate.store import Pool, Snapshot
 
 
@@ -152,7 +153,7 @@ class _Work:
         waves, shown = _Waves(self.run, phase.table, self.settings), name or phase.name
         self.progress.start(shown, len(tasks), "parts")
         try:
-            for outcome in make_engine(self.settings).each(phase, [task.order for task in tasks]):
+            for outcome in self._outcomes(phase, [task.order for task in tasks], waves):
                 if isinstance(outcome, PartFailure):
                     self.failures[outcome.part] = outcome.message
                     continue
@@ -162,6 +163,28 @@ class _Work:
         finally:
             waves.flush()
         self.progress.finish(shown)
+
+    def _outcomes(self, phase: Phase, orders: Sequence[PartTask], waves: _Waves) -> Iterator[PartReport | PartFailure]:
+        """What becomes of each part; where its worker died at every try, after the rows to blame were looked for."""
+        crashed: list[PartFailure] = []
+        for outcome in make_engine(self.settings).each(phase, orders):
+            if isinstance(outcome, PartFailure) and outcome.crashed and isinstance(phase, Divisible):
+                crashed.append(outcome)
+            else:
+                yield outcome
+        if crashed:
+            waves.flush()
+            yield from self._isolated(phase, {order.part: order for order in orders}, crashed)
+
+    def _isolated(self, phase: Phase, orders: Mapping[int, PartTask], crashed: Sequence[PartFailure]) -> Iterator[PartReport | PartFailure]:
+        """Parts without the rows that kill their worker; after one where no rows are to blame, the others are let alone."""
+        assert isinstance(phase, Divisible)
+        hasty, patient = (make_engine(self.settings.model_copy(update={"tries": tries})) for tries in (1, self.settings.tries))
+        hopeless = False
+        for failure in crashed:
+            outcome = failure if hopeless else isolate(phase, orders[failure.part], hasty, patient)
+            hopeless = isinstance(outcome, PartFailure)
+            yield outcome
 
     def later_passes(self, tasks: Sequence[_Task]) -> None:
         """Does the rows again that the phase left for later, until the committed table has none."""

@@ -71,6 +71,10 @@ class Again:
     before: datetime.datetime | None = None
 
 
+WORKER_CRASHED = "worker_crashed"
+"""Reason of the rows that a task leaves out."""
+
+
 @dataclass(frozen=True)
 class PartTask:
     """One part's work order; small and picklable, so that engines move names and not images."""
@@ -82,6 +86,7 @@ class PartTask:
     previous: str | None = None  # this phase's committed file of the same part, when it is to be brought up to date
     beside: Mapping[str, str] = field(default_factory=dict)  # further table that the phase writes -> its committed file of the part
     again: Again | None = None  # with `previous`: these of its rows, and no others
+    without: frozenset[int] = frozenset()  # `row` of those that end as `worker_crashed` instead of being worked on; see `Divisible`
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,17 @@ class Repeatable(Phase, Protocol):
 
     def chosen(self, task: PartTask) -> int:
         """How many URLs of the part `task.again` chooses; 0 when there is nothing to do."""
+
+
+@runtime_checkable
+class Divisible(Phase, Protocol):
+    """A phase that can leave rows of a part out, so that those on which its worker dies can be found.
+
+    Rows in `task.without` that it would have to work on end as `worker_crashed`; all others end as they would have.
+    """
+
+    def after(self, task: PartTask, report: PartReport) -> PartTask:
+        """The order for the rows that were left out of `report`: what is done stands, where the phase can take it over."""
 
 
 def identity_of(name: str, version: int, settings: Mapping[str, object]) -> str:

@@ -1,5 +1,5 @@
 """What all tests share: one thread per native library, a broker of requests of their own, and a command line that answers
-with exit code and output."""
+with exit code and output. And which of them stay together when two processes share the work, as in `make test`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,30 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 # What hosts said yesterday on ports that another server has today must not count.
 os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="curate-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
+
+TOGETHER = {
+    "tests/engines/": "engines",
+    "tests/e2e/test_demo.py": "demo",
+    "tests/e2e/test_demo_words.py": "demo",
+    "tests/e2e/test_report.py": "demo",
+    "tests/removal/": "removal",
+}
+"""Tests that share a session fixture which is dear to set up; every other file stands for itself."""
+FIRST = ("engines", "demo", "tests/e2e/test_kills.py", "removal", "tests/e2e/", "tests/train/", "tests/fetch/", "tests/web/")
+"""What takes longest begins, so that no process is left with it at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives each test its group, for `--dist loadgroup`."""
+    groups = {item: _group(item.nodeid) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: next((at for at, name in enumerate(FIRST) if groups[item].startswith(name)), len(FIRST)))
+
+
+def _group(nodeid: str) -> str:
+    path = nodeid.partition("::")[0]
+    return next((group for prefix, group in TOGETHER.items() if path.startswith(prefix)), path)
 
 
 @dataclass(frozen=True)

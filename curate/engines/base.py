@@ -19,10 +19,11 @@ PACKAGES = {"local": ""}
 
 @dataclass(frozen=True)
 class PartFailure:
-    """A part that could not be done after all tries; the run goes on and ends with exit code 3."""
+    """A part that could not be done after all tries; the run goes on, and looks for the rows to blame or ends with exit code 3."""
 
     part: int
     message: str
+    crashed: bool = False  # its worker died or hung at every try; else the phase itself failed, which another try would not mend
 
 
 class EngineSettings(Settings):

@@ -121,7 +121,7 @@ class LocalEngine:
         for part, task in worker.tasks.items():
             job.tries[part] += 1
             if job.tries[part] >= self.settings.tries:
-                yield PartFailure(part, f"its worker died {self.settings.tries} times")
+                yield PartFailure(part, f"its worker died {self.settings.tries} times", crashed=True)
             else:
                 job.waiting.appendleft(task)
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from curate.fetch.settings import FetchSettings
 from curate.fetch.standing import Elsewhere, Record, standing
 from curate.fetch.wish import read_wishes, wish_columns
-from curate.stage import PartTask
+from curate.stage import WORKER_CRASHED, PartTask
 from curate.store import Pool, read_columns
 from curate.suppress import REASON as WITHDRAWN
 from curate.suppress import Suppression
@@ -48,6 +48,10 @@ def plan_part(task: PartTask, pool: Pool, settings: FetchSettings, elsewhere: El
     earlier = standing(task, [str(row["url_id"]) for row in rows], skips)
     known = {_asked(rows[index]): record for index, record in reversed(earlier.items())}
     unknown = [index for index in range(len(rows)) if skips[index] is None and index not in earlier]
+    for index in unknown:
+        if rows[index]["row"] in task.without:
+            skips[index] = WORKER_CRASHED
+    unknown = [index for index in unknown if skips[index] is None]
     known = _of_earlier_lists(pool, elsewhere, [rows[index] for index in unknown if _asked(rows[index]) not in known]) | known
     owners: dict[str, int] = {}
     for index in unknown:

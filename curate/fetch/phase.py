@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ from curate.fetch.standing import TAR_COLUMNS, TELEMETRY, UNASKED, Elsewhere, Re
 from curate.fetch.wish import WISH
 from curate.media.tar import TarWriter
 from curate.media.text import remove_controls
-from curate.stage import Compute, PartReport, PartTask, Resources, attach, check
+from curate.stage import WORKER_CRASHED, Again, Compute, PartReport, PartTask, Resources, attach, check
 from curate.store import Pool
 from curate.suppress import REASON as WITHDRAWN
 from curate.suppress import Suppression, read_suppression
@@ -60,6 +61,13 @@ class FetchPhase:
     def chosen(self, task: PartTask) -> int:
         """How many URLs of the part `task.again` chooses."""
         return len(chosen(task))
+
+    def after(self, task: PartTask, report: PartReport) -> PartTask:
+        """What has been asked is not asked again: the report's files are the part's earlier ones."""
+        tables = Pool(Path(task.pool)).table_folder
+        written = {file.table: str(tables(file.table) / file.path) for file in report.files}
+        beside = {name: written[name] for name in self.also}
+        return replace(task, previous=written[self.table], beside={**task.beside, **beside}, again=Again((WORKER_CRASHED,)))
 
     @property
     def stage(self) -> FetchStage | Img2datasetStage:

@@ -86,6 +86,10 @@ class ScorePhase:
         if self.settings.clip is not None and "clip_score" not in current:
             pool.write_document(CURRENT, {**current, "clip_score": self.settings.clip.column})
 
+    def after(self, task: PartTask, report: PartReport) -> PartTask:
+        """Scores cost no request: the part is scored anew."""
+        return task
+
     @contextmanager
     def open(self) -> Iterator[Callable[[PartTask], PartReport]]:
         """Loads the models; yields the function that scores one part."""
@@ -105,7 +109,7 @@ class ScorePhase:
 
     def _score_part(self, opened: Sequence[Opened], pool: Pool, task: PartTask) -> PartReport:
         result = PartResult(read_part(task))
-        for seen in self._seen(pool, opened, images_of(result.rows)):
+        for seen in self._seen(pool, opened, result.leave_out(images_of(result.rows), task.without)):
             result.add(opened, seen)
         table = result.table([scorer.adds for scorer in self.settings.scorers])
         if self.settings.clip is not None:

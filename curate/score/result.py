@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from curate.score.reading import Seen
+from curate.score.reading import Image, Seen
 from curate.score.scorer import Batch, Opened, Scored
+from curate.stage import WORKER_CRASHED
 
 
 @dataclass
@@ -26,6 +28,17 @@ class PartResult:
     _reasons: dict[int, str] = field(default_factory=dict)
     _places: list[NDArray[np.int64]] = field(default_factory=list)
     _columns: list[list[pa.RecordBatch]] = field(default_factory=list)
+
+    def leave_out(self, images: Sequence[Image], rows: frozenset[int]) -> list[Image]:
+        """The images as far as other rows show them; the rows end as `worker_crashed`."""
+        if not rows:
+            return list(images)
+        out = pc.is_in(self.rows.column("row"), value_set=pa.array(sorted(rows), pa.int32())).to_numpy(zero_copy_only=False)
+        places = [(image, image.rows[~out[image.rows]]) for image in images]
+        left = {int(place): WORKER_CRASHED for image in images for place in image.rows[out[image.rows]]}
+        self._reasons |= left
+        self.counters["rows"] += len(left)
+        return [replace(image, rows=kept) for image, kept in places if len(kept)]
 
     def add(self, opened: Sequence[Opened], seen: Sequence[Seen]) -> None:
         """Scores all rows of a batch of images with every scorer."""

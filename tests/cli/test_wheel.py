@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -58,7 +59,8 @@ def test_the_wheel_works_in_a_clean_environment_without_extras(wheel: Path, tmp_
     program = environment / "bin"
     helped = subprocess.run([program / "curate", "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert helped.returncode == 0 and "curate run ingest" in helped.stdout, helped.stderr
-    checked = subprocess.run([program / "python", "-c", CHECK], cwd=tmp_path, capture_output=True, text=True)
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    checked = subprocess.run([program / "python", "-c", CHECK], cwd=tmp_path, env=clean, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
     missing = subprocess.run([program / "python", "-c", "import torch"], cwd=tmp_path, capture_output=True)
     assert missing.returncode != 0

@@ -23,7 +23,9 @@ ASKED = [trouble for trouble in PLANTED if trouble.same_url_as is None]
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Counter[str]]:
     """Reason by kind, and requests by path."""
     folder: Path = tmp_path_factory.mktemp("planted")
-    settings = FetchSettings(allow_addresses=("127.0.0.0/8",), total_seconds=8, floor_seconds=4, backoff_seconds=0.05, host_interval_seconds=0.01)
+    settings = FetchSettings(
+        allow_addresses=("127.0.0.0/8",), total_seconds=8, floor_seconds=4, backoff_seconds=0.05, host_interval_seconds=0.01
+    )
     with Server(plant(folder / "corpus"), folder / "log", ServerSettings(hosts=60)) as server:
         urls = pa.array([server.url(trouble.address) for trouble in ASKED])
         batch = pa.record_batch({"url": urls, "skip": pa.nulls(len(ASKED), pa.string())})

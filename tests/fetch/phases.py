@@ -1,9 +1,11 @@
-"""A fetch phase with planted trouble; workers import it by name."""
+"""Fetch phases with planted trouble; workers import them by name."""
 
 from __future__ import annotations
 
 import datetime
 import hashlib
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -66,3 +68,31 @@ class _Stage(FetchStage):
         if self.lost:
             return path_of(url) in self.lost
         return self.settings.patience_seconds < 10 * 2 ** turn(url)
+
+
+@dataclass(frozen=True)
+class Deadly(FetchPhase):
+    """Its worker dies before it asks for anything, where one of the paths is to be asked for."""
+
+    settings: FetchSettings = field(default_factory=FetchSettings)
+    paths: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> FetchStage:
+        plain = super().stage
+        return _DeadlyStage(**{one.name: getattr(plain, one.name) for one in fields(plain)}, paths=self.paths)
+
+
+@dataclass(frozen=True)
+class _DeadlyStage(FetchStage):
+    paths: tuple[str, ...] = ()
+
+    @contextmanager
+    def open(self) -> Iterator[Compute]:
+        with super().open() as compute:
+            yield lambda batches: compute(self._survived(batch) for batch in batches)
+
+    def _survived(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if any(path_of(url) in self.paths for url in batch["url"].to_pylist()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch
