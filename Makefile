@@ -25,8 +25,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup  ## the whole way on real pictures, in ./demo-pool (3 minutes on 2 cores)
 	$(BIN)/curate demo --pool demo-pool
 
-test: setup  ## the test suite in two processes, with its ten slowest tests
-	$(BIN)/python -m pytest -rs -n 2 --dist loadgroup --no-loadscope-reorder
+test: setup  ## the test suite, with its ten slowest tests
+	$(BIN)/python -m pytest -rs
 
 check: setup  ## ruff, mypy --strict, import directions
 	$(BIN)/ruff check .
@@ -37,8 +37,8 @@ check: setup  ## ruff, mypy --strict, import directions
 long: setup  ## the tests that take minutes: statistics over seeds, big pools
 	$(BIN)/python -m pytest -rs -m 'long and not gpu'
 
-kill-sweep: setup  ## kills a run at random points again and again and compares the digests
-	$(BIN)/python -m pytest -rs -m 'long or not long' tests/e2e -k kill
+kill-sweep: setup  ## kills 300 processes of runs, and a run at each of its system calls, and compares the digests (an hour)
+	$(BIN)/python -m pytest -rs -s -m 'long or not long' tests/e2e tests/removal -k kill
 
 soak: setup  ## 200,000 rows through two watched workers, and a plan of ten million rows (20 minutes)
 	$(BIN)/python -m pytest -rs -s -m 'long or not long' tests/e2e/test_soak.py tests/e2e/test_startup.py
