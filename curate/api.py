@@ -36,7 +36,7 @@ from curate.plan.settings import InputSettings
 from curate.progress import Progress, Silent
 from curate.removal.proof import ProofReport, prove
 from curate.removal.takedown import RemovalReport, purge, takedown
-from curate.run import PhaseReport, run_phase
+from curate.run import PhaseReport, crew, run_phase
 from curate.score.phase import ScorePhase
 from curate.score.settings import ScoreSettings
 from curate.settings import AnySettings, build, merged
@@ -152,9 +152,9 @@ class Pool:
 
     def dedupe(self, **changes: Any) -> DedupeReport:
         """Finds rows that show the same picture."""
-        settings = self._settings("dedupe", DedupeSettings, changes)
-        with claim(self._store, output_tables(settings)) as run:
-            return dedupe(self._store, run, settings, self._progress)
+        settings, engine = self._settings("dedupe", DedupeSettings, changes), self._settings("engine", EngineSettings, {})
+        with claim(self._store, output_tables(settings), engine.lease_seconds) as run:
+            return dedupe(self._store, run, settings, crew(engine), self._progress)
 
     def filter(self, policy: str = "", where: str = "", preview: bool = False, **changes: Any) -> FilterReport:
         """Applies a policy, or a condition; what is no setting in `changes` is one of the policy's parameters."""

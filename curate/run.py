@@ -19,7 +19,7 @@ from curate.errors import IdentityError, MissingExtra, PartsFailed, UsageError
 from curate.isolate import isolate
 from curate.lease import Run
 from curate.progress import Progress, Silent
-from curate.stage import Again, Divisible, PartFile, PartReport, PartTask, Phase, Repeatable, fingerprint
+from curate.stage import Again, Crew, Divisible, PartFile, PartReport, PartTask, Phase, Repeatable, fingerprint
 from curate.store import Pool, Snapshot
 
 
@@ -50,6 +50,18 @@ def make_engine(settings: EngineSettings) -> Engine:
         raise MissingExtra(package, settings.name) from None
     made: Engine = module.make(settings)
     return made
+
+
+def crew(settings: EngineSettings) -> Crew:
+    """The engine for work of which no part may be missing: it raises PartsFailed at the first task that fails."""
+
+    def each(phase: Phase, tasks: Sequence[PartTask]) -> Iterator[PartReport]:
+        for outcome in make_engine(settings).each(phase, tasks):
+            if isinstance(outcome, PartFailure):
+                raise PartsFailed(f"{phase.name}: task {outcome.part} of {len(tasks)} failed: {outcome.message.strip()}")
+            yield outcome
+
+    return Crew(each, settings.bucket_rows)
 
 
 def run_phase(pool: Pool, run: Run, phase: Phase, settings: EngineSettings, progress: Progress | None = None) -> PhaseReport:

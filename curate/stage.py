@@ -141,6 +141,17 @@ class Phase(Protocol):
         """On the worker: builds heavy things once, yields the function that does one part."""
 
 
+@dataclass(frozen=True)
+class Crew:
+    """Who does a phase's tasks: an engine whose failures have become exceptions, and how much one of its tasks may hold.
+
+    What a grouping (`curate.shuffle`) needs to know of an engine.
+    """
+
+    each: Callable[[Phase, Sequence[PartTask]], Iterator[PartReport]]
+    bucket_rows: int  # lines in one bucket of a grouping; all of them are in memory at once
+
+
 @runtime_checkable
 class Repeatable(Phase, Protocol):
     """A phase that can do rows of a finished part once more and leave the others as they are.

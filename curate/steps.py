@@ -7,7 +7,7 @@ from pathlib import Path
 from curate.catalog.views import current_policy
 from curate.errors import UsageError
 from curate.recipe import Job
-from curate.run import PhaseReport, run_phase
+from curate.run import PhaseReport, crew, run_phase
 from curate.score.settings import ScoreSettings
 from curate.settings import build, compose
 from curate.stage import Phase, fingerprint
@@ -82,7 +82,7 @@ def dedupe(job: Job) -> None:
 
     for table, schema in output_tables(job.settings.dedupe).items():
         job.run.add(table, schema)
-    job.reports["dedupe"] = find_groups(job.pool, job.run, job.settings.dedupe, job.progress)
+    job.reports["dedupe"] = find_groups(job.pool, job.run, job.settings.dedupe, crew(job.settings.engine), job.progress)
 
 
 def filter(job: Job) -> None:

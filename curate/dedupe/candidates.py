@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.dedupe.colour import GRID_BYTES, Grids, same_picture
-from curate.dedupe.hamming import Hashes, Indices, near_pairs
+from curate.dedupe.hamming import Hashes, Indices
 from curate.dedupe.settings import DedupeSettings
 
 BUCKET_NODES = 64
@@ -32,11 +32,10 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Edges:
-    """Pairs of nodes that show the same picture, with the bits in which their hashes differ."""
+    """Pairs of nodes that show the same picture."""
 
     first: Indices
     second: Indices
-    distance: NDArray[np.int32]
 
 
 def distinct_nodes(hashes: Hashes, grids: Grids) -> Nodes:
@@ -52,20 +51,17 @@ def distinct_nodes(hashes: Hashes, grids: Grids) -> Nodes:
     return Nodes(hashes[first], grids[first], of)
 
 
-def matching_nodes(nodes: Nodes, settings: DedupeSettings) -> Edges:
-    """All verified edges: within buckets, and between buckets whose hashes are near."""
-    hashes, starts, sizes = np.unique(nodes.hashes, return_index=True, return_counts=True)
-    starts, sizes = starts.astype(np.int64), sizes.astype(np.int64)
+def compared_nodes(nodes: Nodes, settings: DedupeSettings) -> tuple[Indices, Edges]:
+    """Verified edges between nodes of equal hash; and the nodes that are still to be compared with those of near hashes."""
+    starts, sizes = (counted.astype(np.int64) for counted in np.unique(nodes.hashes, return_index=True, return_counts=True)[1:])
     found = list(_giant_buckets(nodes, starts, sizes, settings))
     members, starts, sizes = _compared(len(nodes.hashes), starts, sizes, found)
-    near = near_pairs(hashes, settings.radius_bits)
-    same = np.arange(len(hashes))[sizes > 1]
-    for left, right in ((same, same), (near.first, near.second)):
-        for one, other in _products(starts, sizes, left, right):
-            found.append(_verified(nodes, members[one], members[other], settings))
+    same = np.flatnonzero(sizes > 1)
+    for one, other in products(starts, sizes, starts, sizes, same, same):
+        once = members[one] < members[other]
+        found.append(_verified(nodes, members[one[once]], members[other[once]], settings))
     none = np.zeros(0, np.int64)
-    first, second = (np.concatenate([none, *(edge[side] for edge in found)]) for side in (0, 1))
-    return Edges(first, second, np.bitwise_count(nodes.hashes[first] ^ nodes.hashes[second]).astype(np.int32))
+    return members, Edges(*(np.concatenate([none, *(edge[side] for edge in found)]) for side in (0, 1)))
 
 
 Edge = tuple[Indices, Indices]
@@ -102,14 +98,12 @@ def _compared(count: int, starts: Indices, sizes: Indices, found: list[Edge]) ->
     return np.flatnonzero(stays), places[starts], places[starts + sizes] - places[starts]
 
 
-def _products(starts: Indices, sizes: Indices, left: Indices, right: Indices) -> Iterator[Edge]:
-    """Every member of bucket `left[i]` with every member of bucket `right[i]`, once, in chunks; no member with itself."""
-    totals = np.cumsum(sizes[left] * sizes[right])
+def products(starts: Indices, sizes: Indices, other_starts: Indices, other_sizes: Indices, left: Indices, right: Indices) -> Iterator[Edge]:
+    """Every member of bucket `left[i]` with every one of `right[i]`, in chunks; a bucket is a start and a size, on each side its own."""
+    wide = other_sizes[right]
+    totals = np.cumsum(sizes[left] * wide)
     for low in range(0, int(totals[-1]) if len(totals) else 0, _CHUNK_PAIRS):
         place = np.arange(low, min(low + _CHUNK_PAIRS, int(totals[-1])))
         pair = np.searchsorted(totals, place, side="right")
-        inside = place - (totals[pair] - sizes[left[pair]] * sizes[right[pair]])
-        one = starts[left[pair]] + inside // sizes[right[pair]]
-        other = starts[right[pair]] + inside % sizes[right[pair]]
-        once = one < other if left is right else np.ones(len(one), np.bool_)
-        yield one[once], other[once]
+        inside = place - (totals[pair] - sizes[left[pair]] * wide[pair])
+        yield starts[left[pair]] + inside // wide[pair], other_starts[right[pair]] + inside % wide[pair]

@@ -1,113 +1,242 @@
-"""From hashes to groups: equal bytes, matching pictures, connected components, and the evidence for each."""
+"""From pictures to groups, as rounds of a shuffle: equal bytes, equal and near looks, components, verdicts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from curate.dedupe.candidates import distinct_nodes, matching_nodes
-from curate.dedupe.colour import Grids
-from curate.dedupe.hamming import Hashes, Indices
+from curate.dedupe import exchanges as ex
+from curate.dedupe.candidates import compared_nodes, distinct_nodes
+from curate.dedupe.components import EDGES, both_ways, components, looked_up
+from curate.dedupe.exchanges import Indices
+from curate.dedupe.hamming import collisions
+from curate.dedupe.near import near_looks
 from curate.dedupe.settings import DedupeSettings
+from curate.shuffle import Gathered, Lines, Out, Shuffle
+from curate.stage import PartTask
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """What is compared, one entry per row with an image, in (part, row) order.
+def group(shuffle: Shuffle, borders: tuple[int, ...], settings: DedupeSettings) -> dict[str, float]:
+    """Groups of pictures that are connected by equal bytes or by verified perceptual matches.
 
-    `sample_id` (n, 2) and `sha256` (n, 4) are big-endian words; `hashes` and `grids` hold the rows of `hashed` only.
+    Takes the exchange `pictures`, leaves `rows` and `pairs`; returns how many pictures, pairs and groups there are.
     """
-
-    sample_id: NDArray[np.uint64]
-    sha256: NDArray[np.uint64]
-    hashed: Indices
-    hashes: Hashes
-    grids: Grids
-
-    def __len__(self) -> int:
-        return len(self.sample_id)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Pairs that were merged: indices of pictures with `first < second`, bits of difference, whether bytes are equal."""
-
-    first: Indices
-    second: Indices
-    distance: NDArray[np.int32]
-    exact: NDArray[np.bool_]
+    counters = shuffle.run(EqualBytes(borders)).counters
+    shuffle.drop("pictures")
+    if settings.perceptual:
+        found = shuffle.run(EqualLooks(borders, settings))
+        matches = near_looks(shuffle, borders, settings, found.counters)
+        counters["perceptual pairs"] = found.counters.get("perceptual pairs", 0) + matches
+        shuffle.drop("shown", "nodes")
+        labels = components(shuffle, "edges")
+    else:
+        labels = "edges"
+        shuffle.put(labels, EDGES, EDGES.schema.empty_table())
+    shuffle.run(Label(labels))
+    verdicts = shuffle.run(Judge())
+    shuffle.drop(labels, "leaders", "members")
+    shuffle.run(Tell(borders))
+    shuffle.drop("of", "verdicts")
+    return counters | verdicts.counters | {"largest": verdicts.most.get("largest", 0)}
 
 
 @dataclass(frozen=True)
-class Groups:
-    """For each picture the member with the smallest sample_id of its group, the group's size, and whether all bytes are equal."""
+class EqualBytes:
+    """Of the pictures with one sha256 the one with the smallest sample_id leads; it goes on for all of them."""
 
-    representative: Indices
-    size: NDArray[np.int32]
-    exact: NDArray[np.bool_]
-    evidence: Evidence
+    borders: tuple[int, ...]
 
+    name = "equal bytes"
+    reads: Sequence[str] = ("pictures",)
+    emits: Mapping[str, Lines] = field(default_factory=lambda: {"of": ex.OF, "leaders": ex.LEADERS, "shown": ex.SHOWN, "pairs": ex.PAIRS})
 
-def group(pictures: Pictures, settings: DedupeSettings) -> Groups:
-    """Groups of pictures that are connected by equal bytes or by verified perceptual matches."""
-    rank = ranks(pictures.sample_id)
-    exact = smallest_of(equal_rows(pictures.sha256), rank)
-    members = np.arange(len(pictures))
-    copies = members[exact != members]
-    stars = Evidence(exact[copies], copies, np.zeros(len(copies), np.int32), np.ones(len(copies), np.bool_))
-    matches = _perceptual(pictures, exact, rank, settings) if settings.perceptual else _no_evidence()
-    evidence = _oriented(_together(stars, matches))
-    component = _components(len(pictures), evidence)
-    size = np.bincount(component, minlength=1)[component]
-    representative = smallest_of(component, rank)
-    mixed = np.zeros(len(pictures), np.bool_)
-    mixed[representative[exact != exact[representative]]] = True
-    return Groups(representative, size.astype(np.int32), ~mixed[representative], evidence)
-
-
-def _perceptual(pictures: Pictures, exact: Indices, rank: Indices, settings: DedupeSettings) -> Evidence:
-    """Verified matches between pictures of different bytes; equal (hash, grid) values count as distance 0."""
-    first_of_bytes = exact[pictures.hashed] == pictures.hashed
-    shown = pictures.hashed[first_of_bytes]
-    nodes = distinct_nodes(pictures.hashes[first_of_bytes], pictures.grids[first_of_bytes])
-    leader = shown[smallest_of(nodes.of, rank[shown])]
-    follower = leader != shown
-    edges = matching_nodes(nodes, settings)
-    face = np.zeros(len(nodes.hashes), np.int64)
-    face[nodes.of] = leader
-    return Evidence(
-        np.concatenate([leader[follower], face[edges.first]]),
-        np.concatenate([shown[follower], face[edges.second]]),
-        np.concatenate([np.zeros(int(follower.sum()), np.int32), edges.distance]),
-        np.zeros(int(follower.sum()) + len(edges.first), np.bool_),
-    )
+    def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
+        """One bucket of sha256 values."""
+        heads = _collapsed_bytes(given["pictures"])
+        if heads is None:
+            return
+        place = ex.integers(heads, "place")
+        out.emit("leaders", heads.select(ex.LEADERS.schema.names))
+        out.emit("shown", heads.filter(heads.column("hashed")).select(ex.SHOWN.schema.names))
+        for chunk in given["pictures"].chunks():
+            leader = place[_places_in(ex.words(heads, ex.SHA), ex.words(chunk, ex.SHA))]
+            member = ex.integers(chunk, "place")
+            copies = member != leader
+            none = np.zeros(int(copies.sum()), np.int32)
+            out.emit("of", {"leader": leader, "place": member})
+            out.emit("pairs", ex.pair_lines(self.borders, leader[copies], member[copies], none, exact=True))
+            out.count("rows", len(member))
+            out.count("exact pairs", len(none))
 
 
-def _no_evidence() -> Evidence:
-    none = np.zeros(0, np.int64)
-    return Evidence(none, none, np.zeros(0, np.int32), np.zeros(0, np.bool_))
+def _collapsed_bytes(pictures: Gathered) -> pa.Table | None:
+    """One line for each sha256, its leader's, with a `count`; however many pictures have it, no more than a chunk is held."""
+    heads: pa.Table | None = None
+    for chunk in pictures.chunks():
+        counted = chunk.append_column("count", pa.array(np.ones(len(chunk), np.int64)))
+        both = counted if heads is None else pa.concat_tables([heads, counted]).combine_chunks()
+        classes = equal_rows(ex.words(both, ex.SHA))
+        first = firsts(classes, ranks(ex.words(both, ex.ID)))
+        counts = np.bincount(classes, ex.integers(both, "count")).astype(np.int64)
+        heads = both.take(pa.array(first)).set_column(both.schema.get_field_index("count"), "count", pa.array(counts))
+    return heads
 
 
-def _together(one: Evidence, other: Evidence) -> Evidence:
-    names = ("first", "second", "distance", "exact")
-    return Evidence(*(np.concatenate([getattr(one, name), getattr(other, name)]) for name in names))
+@dataclass(frozen=True)
+class EqualLooks:
+    """Leaders with equal hash and equal grid are one node; nodes of one hash are compared here, with near ones later."""
+
+    borders: tuple[int, ...]
+    settings: DedupeSettings
+
+    name = "equal hashes"
+    reads: Sequence[str] = ("shown",)
+    emits: Mapping[str, Lines] = field(default_factory=lambda: {"nodes": ex.NODES, "pairs": ex.PAIRS, "edges": EDGES})
+
+    def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
+        """One bucket of hashes."""
+        faces = _collapsed_looks(given["shown"])
+        if faces is None:
+            return
+        nodes, place = distinct_nodes(*ex.looks(faces)), ex.integers(faces, "place")
+        face = np.empty_like(place)
+        face[nodes.of] = place
+        for chunk in given["shown"].chunks():
+            self._followers(faces, place, chunk, out)
+        stays, edges = compared_nodes(nodes, self.settings)
+        self._merge(face[edges.first], face[edges.second], out)
+        out.emit("nodes", {"hash": nodes.hashes[stays], "grid": ex.grid_column(nodes.grids[stays]), "place": face[stays]})
+        distinct = np.unique(nodes.hashes[stays])
+        for agreeing, pairs in collisions(distinct, self.settings.radius_bits).items():
+            out.count(f"collisions {agreeing}", pairs)
+        out.count("hashes", len(distinct))
+
+    def _followers(self, faces: pa.Table, place: Indices, chunk: pa.Table, out: Out) -> None:
+        """Pictures of one look follow the one with the smallest sample_id."""
+        both = distinct_nodes(*ex.looks(pa.concat_tables([faces, chunk.select(faces.schema.names)])))
+        of_node = np.empty(len(both.hashes), np.int64)
+        of_node[both.of[: len(faces)]] = place
+        leader, member = of_node[both.of[len(faces) :]], ex.integers(chunk, "place")
+        follows = leader != member
+        self._merge(leader[follows], member[follows], out)
+
+    def _merge(self, one: Indices, other: Indices, out: Out) -> None:
+        out.emit("pairs", ex.pair_lines(self.borders, one, other, np.zeros(len(one), np.int32), exact=False))
+        out.emit("edges", both_ways(one, other))
+        out.count("perceptual pairs", len(one))
 
 
-def _oriented(pairs: Evidence) -> Evidence:
-    """The earlier row first, sorted."""
-    first, second = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
-    order = np.lexsort((second, first))
-    return Evidence(first[order], second[order], pairs.distance[order], pairs.exact[order])
+def _collapsed_looks(shown: Gathered) -> pa.Table | None:
+    """One line for each (hash, grid), of the picture with the smallest sample_id."""
+    faces: pa.Table | None = None
+    for chunk in shown.chunks():
+        both = chunk if faces is None else pa.concat_tables([faces, chunk]).combine_chunks()
+        nodes = distinct_nodes(*ex.looks(both))
+        faces = both.take(pa.array(firsts(nodes.of, ranks(ex.words(both, ex.ID)))))
+    return faces
 
 
-def _components(count: int, pairs: Evidence) -> Indices:
-    from scipy.sparse import coo_array  # slow to load, and most commands on a pool group nothing
-    from scipy.sparse.csgraph import connected_components
+@dataclass(frozen=True)
+class Label:
+    """Brings each leader to the smallest place of its component; one without an edge is a component."""
 
-    graph = coo_array((np.ones(len(pairs.first), np.bool_), (pairs.first, pairs.second)), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64) if count else np.zeros(0, np.int64)
+    labels: str
+
+    name = "components to pictures"
+    emits: Mapping[str, Lines] = field(default_factory=lambda: {"members": ex.MEMBERS})
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """Leaders and the labels of some."""
+        return ("leaders", self.labels)
+
+    def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
+        """One bucket of places."""
+        node, root = (ex.integers(given[self.labels].table(), name) for name in EDGES.schema.names)
+        node, first = np.unique(node, return_index=True)
+        root = root[first]
+        for chunk in given["leaders"].chunks():
+            place = ex.integers(chunk, "place")
+            label = looked_up(node, root, place)
+            out.emit("members", {"root": label, **_columns(chunk, (*ex.ID, "place", "count"))})
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What is true of a whole component: smallest sample_id, number of pictures, whether all bytes are equal."""
+
+    name = "groups"
+    reads: Sequence[str] = ("members",)
+    emits: Mapping[str, Lines] = field(default_factory=lambda: {"verdicts": ex.VERDICTS})
+
+    def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
+        """One bucket of components; as large a component as may be."""
+        roots = _summed(given["members"])
+        if roots is None:
+            return
+        size, leaders = ex.integers(roots, "count"), ex.integers(roots, "leaders")
+        out.count("groups", int((size > 1).sum()))
+        out.count("grouped rows", int(size[size > 1].sum()))
+        out.count("largest", int(size.max()))
+        known, order = np.unique(ex.integers(roots, "root"), return_index=True)
+        for chunk in given["members"].chunks():
+            at = order[np.searchsorted(known, ex.integers(chunk, "root"))]
+            told = {name: ex.array(roots, name)[at] for name in ex.ID}
+            out.emit("verdicts", {"leader": ex.array(chunk, "place"), **told, "size": size[at], "exact": leaders[at] == 1})
+
+
+def _summed(members: Gathered) -> pa.Table | None:
+    """One line for each root: smallest sample_id, `count` pictures and `leaders` of them."""
+    roots: pa.Table | None = None
+    for chunk in members.chunks():
+        counted = chunk.append_column("leaders", pa.array(np.ones(len(chunk), np.int64)))
+        both = counted if roots is None else pa.concat_tables([roots, counted]).combine_chunks()
+        classes = np.unique(ex.integers(both, "root"), return_inverse=True)[1]
+        roots = both.take(pa.array(firsts(classes, ranks(ex.words(both, ex.ID)))))
+        for name in ("count", "leaders"):
+            total = np.bincount(classes, ex.integers(both, name)).astype(np.int64)
+            roots = roots.set_column(roots.schema.get_field_index(name), name, pa.array(total))
+    return roots
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Tells every picture what is true of its leader's component."""
+
+    borders: tuple[int, ...]
+
+    name = "groups to pictures"
+    reads: Sequence[str] = ("of", "verdicts")
+    emits: Mapping[str, Lines] = field(default_factory=lambda: {"rows": ex.ROWS})
+
+    def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
+        """One bucket of leaders; as many pictures of one as may be."""
+        verdicts = given["verdicts"].table("leader")
+        known = ex.integers(verdicts, "leader")
+        for chunk in given["of"].chunks():
+            at = np.searchsorted(known, ex.integers(chunk, "leader"))
+            place = ex.integers(chunk, "place")
+            told = _columns(verdicts.take(pa.array(at)), (*ex.ID, "size", "exact"))
+            out.emit("rows", {"chunk": ex.chunk_of(self.borders, place), "place": place, **told})
+
+
+# -- small things
+
+
+def _columns(table: pa.Table, names: Sequence[str]) -> dict[str, object]:
+    return {name: table.column(name).combine_chunks() for name in names}
+
+
+def _places_in(known: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> Indices:
+    """Where each wanted row stands among the known ones, which differ from each other and include it."""
+    classes = equal_rows(np.concatenate([known, wanted]))
+    place = np.empty(len(known), np.int64)
+    place[classes[: len(known)]] = np.arange(len(known))
+    return place[classes[len(known) :]]
 
 
 def equal_rows(words: NDArray[np.uint64]) -> Indices:
@@ -126,10 +255,8 @@ def ranks(words: NDArray[np.uint64]) -> Indices:
     return rank
 
 
-def smallest_of(classes: Indices, rank: Indices) -> Indices:
-    """For each element the index of the element of its class that has the smallest rank."""
+def firsts(classes: Indices, rank: Indices) -> Indices:
+    """For each class, from 0, the index of its element that has the smallest rank."""
     order = np.lexsort((rank, classes))
-    starts = np.flatnonzero(np.concatenate([[True], classes[order][1:] != classes[order][:-1]])[: len(order)])
-    first = np.zeros(int(classes.max(initial=-1)) + 1, np.int64)
-    first[classes[order][starts]] = order[starts]
-    return first[classes]
+    starts = np.concatenate([[True], classes[order][1:] != classes[order][:-1]])[: len(order)]
+    return np.asarray(order[starts], np.int64)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from curate import schema as schemas
-from curate.dedupe.grouping import Groups, group
+from curate.dedupe.grouping import group
 from curate.dedupe.settings import DedupeSettings
-from curate.dedupe.tables import Inputs, Located, pin, read
+from curate.dedupe.tables import Inputs, Read, Write, chunks, pin
 from curate.lease import Run
 from curate.progress import Progress, Silent
-from curate.stage import PartFile, fingerprint, identity_of
+from curate.shuffle import Shuffle
+from curate.stage import Crew, PartFile, fingerprint, identity_of
 from curate.store import Pool
 
 VERSION = 1
@@ -40,93 +39,59 @@ def output_tables(settings: DedupeSettings) -> dict[str, pa.Schema]:
     return {name: schemas.table(name) for name in names}
 
 
-def dedupe(pool: Pool, run: Run, settings: DedupeSettings, progress: Progress | None = None) -> DedupeReport:
+def dedupe(pool: Pool, run: Run, settings: DedupeSettings, crew: Crew, progress: Progress | None = None) -> DedupeReport:
     """Brings `groups_<name>` and `pairs_<name>` up to date with the pool; does nothing when they are.
 
     `groups_` is row-aligned with `rows` in every fetched part; `pairs_` holds the merged pairs, for equal bytes those
-    to the member with the smallest sample_id. Raises UsageError when a table it needs is missing.
+    to the member with the smallest sample_id. The work is a chain of rounds (`curate.shuffle`): it resumes where a call
+    that was interrupted stopped, and holds one bucket of pictures at a time. Raises UsageError when a table it needs is missing.
     """
     inputs = pin(pool, f"scores_{settings.scores}" if settings.perceptual else None)
     basis = fingerprint(identity_of("dedupe", VERSION, settings.model_dump(mode="json")), *inputs.names())
-    current = pool.snapshot(f"groups_{settings.name}")
-    if sorted(current.by_part) == inputs.parts() and all(file.basis == basis for file in current.files):
-        return _report_of(pool, settings)
-    progress = progress or Silent()
-    task = f"dedupe {settings.name}"
-    progress.start(task, 3, "steps")
-    located = read(inputs)
-    progress.advance(task, rows=len(located.pictures))
-    found = group(located.pictures, settings)
-    progress.advance(task, pairs=len(found.evidence.first))
-    _write(pool, run, settings.name, inputs, located, found, basis)
-    progress.advance(task)
-    progress.finish(task)
-    return _report(found)
+    known = _known(pool, settings.name, inputs, basis)
+    if known is not None:
+        return known
+    told, progress = f"dedupe {settings.name}", progress or Silent()
+    progress.start(told, None, "rounds")
+
+    def after_round() -> None:
+        run.check()
+        progress.advance(told)
+
+    shuffle = Shuffle(pool, f"groups_{settings.name}", basis, sum(file.rows for file in inputs.fetched.files), crew, after_round)
+    found, files = _grouped(pool, shuffle, inputs, settings, basis)
+    _commit(run, settings.name, files)
+    report = _report(found)
+    pool.write_document(f"groups_{settings.name}", {"basis": basis, **vars(report)})
+    shuffle.close()
+    progress.finish(told)
+    return report
 
 
-def _write(pool: Pool, run: Run, name: str, inputs: Inputs, located: Located, found: Groups, basis: str) -> None:
+def _known(pool: Pool, name: str, inputs: Inputs, basis: str) -> DedupeReport | None:
+    """What was found before, when the tables are up to date."""
+    current, told = pool.snapshot(f"groups_{name}"), pool.read_document(f"groups_{name}")
+    if told is None or sorted(current.by_part) != inputs.parts() or not all(file.basis == told["basis"] == basis for file in current.files):
+        return None
+    figures = {key: int(str(value)) for key, value in told.items() if key not in ("basis", "recomputed")}
+    return DedupeReport(**figures, recomputed=False)
+
+
+def _grouped(pool: Pool, shuffle: Shuffle, inputs: Inputs, settings: DedupeSettings, basis: str) -> tuple[dict[str, float], list[PartFile]]:
+    """Counters, and the files to commit."""
+    tasks, borders = chunks(inputs, str(pool.path), shuffle.buckets)
+    shuffle.run(Read(inputs.scores.table if inputs.scores else None), tasks)
+    counters = group(shuffle, borders, settings)
+    return counters, shuffle.run(Write(f"groups_{settings.name}", basis)).files
+
+
+def _commit(run: Run, name: str, files: list[PartFile]) -> None:
     """Pairs first: the groups' basis is what says that both tables are current."""
-    parts = inputs.parts()
-    run.replace_all(f"pairs_{name}", list(_pair_files(pool, f"pairs_{name}", located, found, basis)))
-    ids = _group_ids(located, found)
-    files = [_group_file(pool, f"groups_{name}", part, located, found, ids, basis) for part in parts]
-    run.replace_all(f"groups_{name}", files)
+    for table in (f"pairs_{name}", f"groups_{name}"):
+        run.replace_all(table, [file for file in files if file.table == table])
 
 
-def _group_ids(located: Located, found: Groups) -> NDArray[np.object_]:
-    """Smallest sample_id of each picture's group as 32 hex digits; None where it stands alone."""
-    ids = np.full(len(located.pictures), None, object)
-    grouped = np.flatnonzero(found.size > 1)
-    words = located.pictures.sample_id[found.representative[grouped]]
-    ids[grouped] = [f"{high:016x}{low:016x}" for high, low in words.tolist()]
-    return ids
-
-
-def _group_file(pool: Pool, table: str, part: int, located: Located, found: Groups, ids: NDArray[np.object_], basis: str) -> PartFile:
-    count = located.rows_of_part[part]
-    low, high = np.searchsorted(located.part, [part, part + 1])
-    rows = located.row[low:high]
-    group_id, size, match = (np.full(count, None, object) for _ in range(3))
-    group_id[rows] = ids[low:high]
-    size[rows] = found.size[low:high]
-    words = np.array(["perceptual", "exact"], object)[found.exact[low:high].astype(np.int64)]
-    words[found.size[low:high] == 1] = None
-    match[rows] = words
-    data = {"row": pa.array(range(count), pa.int32()), "group_id": pa.array(group_id, pa.string())}
-    data |= {"group_size": pa.array(size.tolist(), pa.int32()), "match": pa.array(match, pa.string())}
-    return pool.write_part(table, part, pa.table(data), basis)
-
-
-def _pair_files(pool: Pool, table: str, located: Located, found: Groups, basis: str) -> Iterator[PartFile]:
-    """One file for each part that holds the first row of a pair."""
-    pairs = found.evidence
-    part = located.part[pairs.first]
-    for number in np.unique(part).tolist():
-        low, high = np.searchsorted(part, [number, number + 1])
-        first, second = pairs.first[low:high], pairs.second[low:high]
-        data = {
-            "row": located.row[first],
-            "other_part": located.part[second],
-            "other_row": located.row[second],
-            "match": np.where(pairs.exact[low:high], "exact", "perceptual"),
-            "distance": pairs.distance[low:high],
-        }
-        yield pool.write_part(table, int(number), pa.table({key: pa.array(value) for key, value in data.items()}), basis)
-
-
-def _report(found: Groups) -> DedupeReport:
-    grouped = found.size > 1
-    exact = int(found.evidence.exact.sum())
-    groups = len(np.unique(found.representative[grouped]))
-    pairs = len(found.evidence.first) - exact
-    return DedupeReport(len(found.size), groups, int(grouped.sum()), int(found.size.max(initial=0)), exact, pairs, True)
-
-
-def _report_of(pool: Pool, settings: DedupeSettings) -> DedupeReport:
-    """The same figures read back from the tables."""
-    groups = pool.snapshot(f"groups_{settings.name}").read(["group_id", "group_size"])
-    size = groups.column("group_size").drop_null().to_numpy()
-    pairs = pool.snapshot(f"pairs_{settings.name}").read(["match"]).column("match").to_pylist()
-    distinct = len(groups.column("group_id").drop_null().unique())
-    exact = pairs.count("exact")
-    return DedupeReport(len(size), distinct, int((size > 1).sum()), int(size.max(initial=0)), exact, len(pairs) - exact, False)
+def _report(found: Mapping[str, float]) -> DedupeReport:
+    names = ("rows", "groups", "grouped rows", "largest", "exact pairs", "perceptual pairs")
+    rows, groups, grouped, largest, exact, perceptual = (int(found.get(name, 0)) for name in names)
+    return DedupeReport(rows, groups, grouped, largest, exact, perceptual, recomputed=True)

@@ -1,9 +1,10 @@
-"""Reads what duplicate search needs from a pool, compactly: hex digests become words, only rows with an image stay."""
+"""The first and the last round of duplicate search: parts are read, compactly, and groups and pairs are written part by part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from curate.dedupe.colour import GRID_BYTES
-from curate.dedupe.grouping import Pictures
+from curate.dedupe import exchanges as ex
+from curate.dedupe.grouping import equal_rows, firsts, ranks
 from curate.errors import SchemaError, UsageError
+from curate.shuffle import Gathered, Lines, Out
+from curate.stage import PartTask
 from curate.store import Pool, Snapshot
-
-Keys = NDArray[np.int32]
 
 _NIBBLE = np.full(256, 255, np.uint8)
 for _digit, _character in enumerate("0123456789abcdef"):
@@ -33,22 +34,15 @@ class Inputs:
 
     def names(self) -> list[str]:
         """Table and file name of every part file, in order: what the outcome depends on."""
-        tables = [self.rows, self.fetched, *([self.scores] if self.scores else [])]
-        return [f"{table.table}/{file.path}" for table in tables for file in table.files]
+        return [f"{table.table}/{file.path}" for table in self.tables() for file in table.files]
+
+    def tables(self) -> list[Snapshot]:
+        """Those that there are."""
+        return [self.rows, self.fetched, *([self.scores] if self.scores else [])]
 
     def parts(self) -> list[int]:
         """Parts that have been fetched, ascending."""
         return sorted(self.fetched.by_part)
-
-
-@dataclass(frozen=True)
-class Located:
-    """Pictures with the (part, row) of each, and the number of rows of every part, those without an image included."""
-
-    pictures: Pictures
-    part: Keys
-    row: Keys
-    rows_of_part: dict[int, int]
 
 
 def pin(pool: Pool, scores: str | None) -> Inputs:
@@ -68,58 +62,84 @@ def pin(pool: Pool, scores: str | None) -> Inputs:
     return found
 
 
-def read(inputs: Inputs) -> Located:
-    """All rows with an image, part by part; about 270 bytes a row."""
-    pieces = [_read_part(inputs, part) for part in inputs.parts()]
-    offsets = np.cumsum([0, *(len(piece.pictures) for piece in pieces)])
-    pictures = Pictures(
-        sample_id=np.concatenate([piece.pictures.sample_id for piece in pieces]),
-        sha256=np.concatenate([piece.pictures.sha256 for piece in pieces]),
-        hashed=np.concatenate([piece.pictures.hashed + offset for piece, offset in zip(pieces, offsets, strict=False)]),
-        hashes=np.concatenate([piece.pictures.hashes for piece in pieces]),
-        grids=np.concatenate([piece.pictures.grids for piece in pieces]),
-    )
-    part = np.concatenate([piece.part for piece in pieces])
-    row = np.concatenate([piece.row for piece in pieces])
-    return Located(pictures, part, row, {part: count for piece in pieces for part, count in piece.rows_of_part.items()})
+def chunks(inputs: Inputs, pool: str, buckets: int) -> tuple[list[PartTask], tuple[int, ...]]:
+    """Work orders for `Read`, each for neighbouring parts of about the same number of rows together; and the first part of each."""
+    tasks: list[PartTask] = []
+    borders: list[int] = []
+    for _, parts in itertools.groupby(_numbered(inputs, buckets), lambda pair: pair[0]):
+        numbers = [part for _, part in parts]
+        files = {f"{table.table}/{part}": _path(table, part) for part in numbers for table in inputs.tables()}
+        tasks.append(PartTask(pool, len(tasks), files, ""))
+        borders.append(numbers[0])
+    return tasks, tuple(borders)
 
 
-def _read_part(inputs: Inputs, part: int) -> Located:
-    rows = _columns(inputs.rows, part, ("row", "sample_id"))
-    fetched = _columns(inputs.fetched, part, ("row", "reason", "sha256"))
-    scores = _columns(inputs.scores, part, ("row", "phash", "colour_grid")) if inputs.scores else None
-    for table in (fetched, scores):
-        if table is not None and not table.column("row").equals(rows.column("row")):
-            raise SchemaError(f"part {part}: the rows of two tables do not line up: run  curate verify")
-    with_image = np.flatnonzero(pc.is_null(fetched.column("reason")).to_numpy(zero_copy_only=False))
-    hashed, hashes, grids = _hashes(scores.take(pa.array(with_image))) if scores is not None else _no_hashes()
-    pictures = Pictures(
-        _words(rows.column("sample_id").take(pa.array(with_image)), 2), _words(fetched.column("sha256").take(pa.array(with_image)), 4),
-        hashed, hashes, grids,
-    )  # fmt: skip
-    row = rows.column("row").to_numpy()[with_image].astype(np.int32)
-    return Located(pictures, np.full(len(row), part, np.int32), row, {part: rows.num_rows})
+def _numbered(inputs: Inputs, buckets: int) -> Iterator[tuple[int, int]]:
+    """(chunk, part) of every part, ascending."""
+    rows = inputs.fetched.by_part
+    total, before = sum(file.rows for file in rows.values()), 0
+    for part in inputs.parts():
+        yield before * buckets // max(total, 1), part
+        before += rows[part].rows
 
 
-def _columns(snapshot: Snapshot, part: int, columns: Sequence[str]) -> pa.Table:
-    if part not in snapshot.by_part:
-        raise SchemaError(f"table {snapshot.table} lacks part {part}: run  curate verify")
-    return pq.read_table(snapshot.path_of(part), columns=list(columns), partitioning=None).combine_chunks()
+def _path(table: Snapshot, part: int) -> str:
+    if part not in table.by_part:
+        raise SchemaError(f"table {table.table} lacks part {part}: run  curate verify")
+    return table.path_of(part)
 
 
-def _hashes(scores: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint8]]:
-    """Places of the rows that have both values, and the values; a failed decode has neither."""
-    present = pc.and_(pc.is_valid(scores.column("phash")), pc.is_valid(scores.column("colour_grid")))
-    places = np.flatnonzero(present.to_numpy(zero_copy_only=False))
-    chosen = scores.take(pa.array(places))
-    grids = np.frombuffer(b"".join(chosen.column("colour_grid").to_pylist()), np.uint8)
-    if grids.size != len(places) * GRID_BYTES:
-        raise SchemaError(f"colour_grid should hold {GRID_BYTES} bytes in each row: score the pool again")
-    return places, chosen.column("phash").to_numpy().astype(np.int64).view(np.uint64), grids.reshape(-1, GRID_BYTES)
+@dataclass(frozen=True)
+class Read:
+    """Reads a chunk of parts: every row with an image."""
+
+    scores: str | None  # table
+
+    name = "pictures"
+    reads: Sequence[str] = ()
+    emits: Mapping[str, Lines] = field(default_factory=lambda: {"pictures": ex.PICTURES, "parts": ex.PARTS})
+
+    def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
+        """Of equal bytes within the chunk, only the picture with the smallest sample_id brings its look along: no other can lead."""
+        parts = [int(name.split("/")[1]) for name in task.inputs if name.startswith("rows/")]
+        pieces = [self._part(task, part, out) for part in parts]
+        pictures = pa.concat_tables([ex.PICTURES.schema.empty_table(), *pieces]).combine_chunks()
+        leads = np.zeros(len(pictures), np.bool_)
+        leads[firsts(equal_rows(ex.words(pictures, ex.SHA)), ranks(ex.words(pictures, ex.ID)))] = True
+        hashed = pc.and_(pictures.column("hashed"), pa.array(leads))
+        grid = pc.if_else(hashed, pictures.column("grid"), pa.scalar(None, pa.binary()))
+        names = pictures.schema.names
+        out.emit("pictures", pictures.set_column(names.index("hashed"), "hashed", hashed).set_column(names.index("grid"), "grid", grid))
+
+    def _part(self, task: PartTask, part: int, out: Out) -> pa.Table:
+        rows = read_table(task.inputs[f"rows/{part}"], ("row", "sample_id"))
+        fetched = read_table(task.inputs[f"fetched/{part}"], ("row", "reason", "sha256"))
+        scores = read_table(task.inputs[f"{self.scores}/{part}"], ("row", "phash", "colour_grid")) if self.scores else None
+        for table in (fetched, scores):
+            if table is not None and not table.column("row").equals(rows.column("row")):
+                raise SchemaError(f"part {part}: the rows of two tables do not line up: run  curate verify")
+        out.emit("parts", {"chunk": np.array([task.part]), "part": np.array([part]), "rows": np.array([rows.num_rows])})
+        shown = pa.array(np.flatnonzero(pc.is_null(fetched.column("reason")).to_numpy(zero_copy_only=False)))
+        place = (part << 32) + rows.column("row").to_numpy().astype(np.int64)
+        sha, ids = _words(fetched.column("sha256").take(shown), 4), _words(rows.column("sample_id").take(shown), 2)
+        columns = {**dict(zip(ex.SHA, sha.T, strict=True)), **dict(zip(ex.ID, ids.T, strict=True)), "place": place[shown.to_numpy()]}
+        return pa.table({**columns, **_looks(scores, shown)}, ex.PICTURES.schema)
 
 
-def _no_hashes() -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint8]]:
-    return np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros((0, GRID_BYTES), np.uint8)
+def read_table(path: str, columns: Sequence[str]) -> pa.Table:
+    """Some columns of one part's file."""
+    return pq.read_table(path, columns=list(columns), partitioning=None).combine_chunks()
+
+
+def _looks(scores: pa.Table | None, shown: pa.Array) -> dict[str, object]:
+    """Hash and grid of the rows that have both; a failed decode has neither."""
+    if scores is None:
+        none = len(shown)
+        return {"hashed": np.zeros(none, np.bool_), "hash": np.zeros(none, np.uint64), "grid": pa.nulls(none, pa.binary())}
+    chosen = scores.take(shown)
+    hashed = pc.and_(pc.is_valid(chosen.column("phash")), pc.is_valid(chosen.column("colour_grid"))).combine_chunks()
+    hashes = pc.fill_null(chosen.column("phash"), 0).to_numpy().astype(np.int64).view(np.uint64)
+    return {"hashed": hashed, "hash": hashes, "grid": chosen.column("colour_grid").combine_chunks()}
 
 
 def _words(column: pa.ChunkedArray, words: int) -> NDArray[np.uint64]:
@@ -130,3 +150,62 @@ def _words(column: pa.ChunkedArray, words: int) -> NDArray[np.uint64]:
         raise SchemaError(f"a digest is not {words * 16} hex digits: run  curate verify")
     octets = (digits[0::2] << np.uint8(4)) | digits[1::2]
     return octets.reshape(-1, words * 8).view(">u8").astype(np.uint64)
+
+
+# -- writing
+
+
+@dataclass(frozen=True)
+class Write:
+    """Writes the tables' files for a chunk of parts; the driver commits them."""
+
+    table: str  # groups_<name>; its pairs go to pairs_<name>
+    basis: str
+
+    name = "tables"
+    reads: Sequence[str] = ("parts", "rows", "pairs")
+    emits: Mapping[str, Lines] = field(default_factory=dict)
+
+    def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
+        """One chunk of parts with all its rows; so many pairs that they come in pieces make several files of a part."""
+        pool = Pool.open(task.pool)
+        rows = given["rows"].table("place")
+        place = ex.integers(rows, "place")
+        for part, count in zip(*(ex.integers(given["parts"].table("part"), name).tolist() for name in ("part", "rows")), strict=True):
+            low, high = np.searchsorted(place, [part << 32, (part + 1) << 32])
+            out.commit(pool.write_part(self.table, part, _group_rows(rows.slice(low, high - low), count), self.basis))
+        table = self.table.replace("groups_", "pairs_", 1)
+        for chunk in given["pairs"].chunks():
+            pairs = chunk.sort_by([("first", "ascending"), ("second", "ascending")])
+            first = ex.integers(pairs, "first") >> 32
+            for part in np.unique(first).tolist():
+                low, high = np.searchsorted(first, [part, part + 1])
+                out.commit(pool.write_part(table, part, _pair_rows(pairs.slice(low, high - low)), self.basis))
+
+
+def _group_rows(found: pa.Table, count: int) -> pa.Table:
+    """One line for each row of a part; those without an image are empty."""
+    rows = ex.integers(found, "place") & 0xFFFFFFFF
+    sizes = ex.integers(found, "size")
+    group_id, size, match = (np.full(count, None, object) for _ in range(3))
+    ids = ex.words(found, ex.ID).tolist()
+    alone = sizes == 1
+    group_id[rows] = [None if single else f"{high:016x}{low:016x}" for single, (high, low) in zip(alone.tolist(), ids, strict=True)]
+    size[rows] = sizes
+    words = np.array(["perceptual", "exact"], object)[np.asarray(found.column("exact").to_numpy(), np.int64)]
+    words[alone] = None
+    match[rows] = words
+    data = {"row": pa.array(range(count), pa.int32()), "group_id": pa.array(group_id, pa.string())}
+    return pa.table(data | {"group_size": pa.array(size.tolist(), pa.int32()), "match": pa.array(match, pa.string())})
+
+
+def _pair_rows(pairs: pa.Table) -> pa.Table:
+    first, second = ex.integers(pairs, "first"), ex.integers(pairs, "second")
+    data = {
+        "row": (first & 0xFFFFFFFF).astype(np.int32),
+        "other_part": (second >> 32).astype(np.int32),
+        "other_row": (second & 0xFFFFFFFF).astype(np.int32),
+        "match": np.where(np.asarray(pairs.column("exact").to_numpy()), "exact", "perceptual"),
+        "distance": np.asarray(pairs.column("distance").to_numpy()),
+    }
+    return pa.table({key: pa.array(value) for key, value in data.items()})

@@ -8,8 +8,10 @@ import pyarrow as pa
 import pytest
 
 from curate.dedupe import DedupeReport, DedupeSettings, dedupe, output_tables
+from curate.engines.base import EngineSettings
 from curate.errors import SchemaError, UsageError
 from curate.lease import claim
+from curate.run import crew
 from curate.score.phase import ScorePhase
 from curate.score.settings import ScoreSettings
 from curate.store import Pool
@@ -19,9 +21,9 @@ SETTINGS = DedupeSettings()
 IMAGES = ScorePhase(ScoreSettings(caption=None))
 
 
-def run(pool: Pool, settings: DedupeSettings = SETTINGS) -> DedupeReport:
+def run(pool: Pool, settings: DedupeSettings = SETTINGS, bucket_rows: int = 1 << 19) -> DedupeReport:
     with claim(pool, output_tables(settings)) as writer:
-        return dedupe(pool, writer, settings)
+        return dedupe(pool, writer, settings, crew(EngineSettings(workers=2, bucket_rows=bucket_rows)))
 
 
 @pytest.fixture
@@ -49,6 +51,16 @@ def test_groups_stand_at_their_rows(pool: Pool) -> None:
     ids = pool.snapshot("rows").read(["sample_id"]).column("sample_id").to_pylist()
     first, second = min(ids[0], ids[2], ids[5]), min(ids[6], ids[7])
     assert table["group_id"] == [first, None, first, None, None, first, second, second, None]
+
+
+def test_workers_find_what_one_process_finds(pool: Pool) -> None:
+    bytes_only = DedupeSettings(perceptual=False)  # with looks there are three times as many rounds; tests/dedupe/test_grouping.py has them
+    alone = run(pool, bytes_only), pool.snapshot("groups_pixels").files, pool.snapshot("pairs_pixels").files
+    with claim(pool, output_tables(SETTINGS)) as writer:
+        for table in output_tables(SETTINGS):
+            writer.replace_all(table, [])
+    assert (run(pool, bytes_only, bucket_rows=3), pool.snapshot("groups_pixels").files, pool.snapshot("pairs_pixels").files) == alone
+    assert not list((pool.path / "tmp").iterdir())
 
 
 def test_pairs_are_the_evidence(pool: Pool) -> None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from curate.dedupe import candidates
-from curate.dedupe.candidates import distinct_nodes, matching_nodes
+from curate.dedupe.candidates import compared_nodes, distinct_nodes
 from curate.dedupe.colour import same_picture
-from curate.dedupe.grouping import Pictures, equal_rows, group, ranks, smallest_of
+from curate.dedupe.grouping import equal_rows, firsts, ranks
 from curate.dedupe.settings import DedupeSettings
+from tests.dedupe.arrays import Pictures, group
 
 SETTINGS = DedupeSettings()
 ONE_GRID = np.arange(192, dtype=np.uint8)
@@ -100,13 +101,14 @@ def crowd(count: int) -> tuple[np.ndarray, np.ndarray]:
     return hashes, grids
 
 
-def _groups(count: int, hashes: np.ndarray, grids: np.ndarray) -> list[int]:
+def _groups(count: int, hashes: np.ndarray, grids: np.ndarray, buckets: int) -> list[int]:
     numbers = list(range(count))
-    return group(pictures(numbers, numbers, dict(enumerate(hashes.tolist())), dict(enumerate(grids))), SETTINGS).representative.tolist()
+    shown = pictures(numbers, numbers, dict(enumerate(hashes.tolist())), dict(enumerate(grids)))
+    return group(shown, SETTINGS, buckets).representative.tolist()
 
 
-@pytest.mark.parametrize("limit", [1, 8, 10_000])
-def test_crowded_buckets_give_the_same_groups(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "buckets"), [(1, 1), (8, 1), (8, 5), (10_000, 3)])
+def test_crowded_buckets_give_the_same_groups(limit: int, buckets: int, monkeypatch: pytest.MonkeyPatch) -> None:
     hashes, grids = crowd(400)
     near = np.bitwise_count(hashes[:, None] ^ hashes[None, :]) <= SETTINGS.radius_bits
     same = np.array([same_picture(np.broadcast_to(grid, grids.shape), grids, SETTINGS) for grid in grids])
@@ -118,7 +120,7 @@ def test_crowded_buckets_give_the_same_groups(limit: int, monkeypatch: pytest.Mo
             break
         expected = lower
     monkeypatch.setattr(candidates, "BUCKET_NODES", limit)
-    assert _groups(400, hashes, grids) == expected.tolist()
+    assert _groups(400, hashes, grids, buckets) == expected.tolist()
     assert 12 <= len(set(expected.tolist())) < 60
 
 
@@ -126,7 +128,8 @@ def test_many_blank_pictures_are_one_node() -> None:
     hashes, grids = np.zeros(20_000, np.uint64), np.full((20_000, 192), 255, np.uint8)
     nodes = distinct_nodes(hashes, grids)
     assert len(nodes.hashes) == 1
-    assert len(matching_nodes(nodes, SETTINGS).first) == 0
+    stays, edges = compared_nodes(nodes, SETTINGS)
+    assert (len(stays), len(edges.first)) == (1, 0)
 
 
 def test_nodes_keep_what_differs_apart() -> None:
@@ -144,4 +147,43 @@ def test_classes_and_ranks() -> None:
     assert classes[0] == classes[2]
     assert len(set(classes.tolist())) == 3
     assert ranks(words).tolist() == [2, 1, 3, 0]
-    assert smallest_of(classes, np.array([5, 1, 2, 3])).tolist() == [2, 1, 2, 3]
+    assert firsts(np.array([1, 0, 1, 0]), np.array([5, 1, 2, 3])).tolist() == [1, 2]
+
+
+def any_pictures(seed: int) -> Pictures:
+    """Pictures of few bytes, few hashes that lie near each other, and few looks; some without a hash."""
+    random = np.random.default_rng(seed)
+    count = int(random.integers(1, 120))
+    hashes = np.array([0, 1, 3, 15, 255, 2**40, 2**40 + 1, 2**63], np.uint64)
+    looks = random.integers(0, 2, (3, 192)) * 180 + 30
+    shas = random.integers(0, max(count // 2, 1), count)
+    ids = random.permutation(count)
+    of_sha = {int(sha): (int(random.choice(hashes)), looks[random.integers(0, 3)], random.random() < 0.8) for sha in np.unique(shas)}
+    shown = {at: of_sha[int(sha)] for at, sha in enumerate(shas)}
+    hashed = {at: look[0] for at, look in shown.items() if look[2]}
+    return pictures(ids.tolist(), shas.tolist(), hashed, {at: look[1] for at, look in shown.items()})
+
+
+def by_hand(shown: Pictures) -> tuple[list[int], list[int], list[bool]]:
+    """Representative, size and exactness of each picture, by comparing all with all."""
+    count = len(shown.sample_id)
+    place = {int(at): number for number, at in enumerate(shown.hashed)}
+    reach = (shown.sha256[:, None, 3] == shown.sha256[None, :, 3]) | np.eye(count, dtype=np.bool_)
+    bytes_alone = reach.copy()
+    for one in place:
+        for other in place:
+            near = int(np.bitwise_count(shown.hashes[place[one]] ^ shown.hashes[place[other]])) <= SETTINGS.radius_bits
+            same = same_picture(shown.grids[[place[one]]], shown.grids[[place[other]]], SETTINGS)[0]
+            reach[one, other] |= near and same
+    for _ in range(count.bit_length()):
+        reach = (reach.astype(np.int64) @ reach) > 0
+    ids = np.where(reach, shown.sample_id[None, :, 1].astype(np.int64), count)
+    exact = [bool((reach[at] == bytes_alone[at]).all()) for at in range(count)]
+    return ids.argmin(axis=1).tolist(), reach.sum(axis=1).tolist(), exact
+
+
+@pytest.mark.parametrize(("seed", "buckets"), [*((seed, 1) for seed in range(20)), (0, 4), (7, 3)])
+def test_the_rounds_agree_with_comparing_all_with_all(seed: int, buckets: int) -> None:
+    shown = any_pictures(seed)
+    found = group(shown, SETTINGS, buckets)
+    assert (found.representative.tolist(), found.size.tolist(), found.exact.tolist()) == by_hand(shown)

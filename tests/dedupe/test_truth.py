@@ -8,11 +8,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from curate.dedupe.grouping import Groups, Pictures, group
 from curate.dedupe.settings import DedupeSettings
 from curate.demo.scenes import DUPLICATE_KINDS, SceneRow, scenes
 from curate.media.image import ImageSettings, decode_rgb, prepare
 from curate.score.image import observe
+from tests.dedupe.arrays import Groups, Pictures, group
 
 ROWS = 1500
 

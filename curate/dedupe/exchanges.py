@@ -1,0 +1,105 @@
+"""What the rounds of duplicate search send each other.
+
+A picture is named by its **place**: part × 2³² + row, so that places ascend in (part, row) order. `id_high`, `id_low` are
+its sample_id, `a` to `d` the sha256 of its bytes, all as big-endian 64-bit words.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curate.dedupe.colour import GRID_BYTES, Grids
+from curate.dedupe.hamming import Hashes
+from curate.errors import SchemaError
+from curate.shuffle import Lines
+
+Indices = NDArray[np.int64]
+
+ID = ("id_high", "id_low")
+SHA = ("a", "b", "c", "d")
+_ID = [pa.field(name, pa.uint64()) for name in ID]
+_LOOK = [pa.field("hash", pa.uint64()), pa.field("grid", pa.binary())]
+_FOUND = [*_ID, pa.field("size", pa.int64()), pa.field("exact", pa.bool_())]
+
+
+def _lines(key: str, *fields: tuple[str, pa.DataType] | pa.Field, placed: bool = False) -> Lines:
+    return Lines(pa.schema([pa.field(*field) if isinstance(field, tuple) else field for field in fields]), key, placed)
+
+
+PICTURES = _lines("a", *((name, pa.uint64()) for name in SHA), *_ID, ("place", pa.int64()), ("hashed", pa.bool_()), *_LOOK)
+"""Every row with an image; hash and colour grid where `hashed`."""
+PARTS = _lines("chunk", ("chunk", pa.int64()), ("part", pa.int64()), ("rows", pa.int64()), placed=True)
+"""Every part with its number of rows, those without an image included."""
+OF = _lines("leader", ("leader", pa.int64()), ("place", pa.int64()))
+"""Every picture, and the one of its bytes with the smallest sample_id, itself included."""
+LEADERS = _lines("place", ("place", pa.int64()), *_ID, ("count", pa.int64()))
+"""One picture for each sha256, and how many have these bytes."""
+SHOWN = _lines("hash", *_LOOK, *_ID, ("place", pa.int64()))
+"""Leaders that have a perceptual hash."""
+NODES = _lines("hash", *_LOOK, ("place", pa.int64()))
+"""Distinct (hash, grid) values that are compared with those of near hashes; `place` stands for all that show it."""
+BLOCKS = _lines("key", ("key", pa.uint64()), ("choice", pa.int32()), ("hash", pa.uint64()))
+"""Distinct hashes, once for each choice of agreeing blocks; equal bits in those blocks give an equal key."""
+NEAR = _lines("hash", ("hash", pa.uint64()), ("near", pa.uint64()))
+"""Pairs of distinct hashes within the radius, each once."""
+ASKED = _lines("hash", ("hash", pa.uint64()), ("near", pa.uint64()), ("grid", pa.binary()), ("place", pa.int64()))
+"""A node of hash `near`, on its way to the nodes of hash `hash`."""
+_PAIR = (("first", pa.int64()), ("second", pa.int64()), ("distance", pa.int32()), ("exact", pa.bool_()))
+PAIRS = _lines("chunk", ("chunk", pa.int64()), *_PAIR, placed=True)
+"""Merged pairs of places, `first` before `second`, on their way to the chunk of parts that `first` is in."""
+MEMBERS = _lines("root", ("root", pa.int64()), *_ID, ("place", pa.int64()), ("count", pa.int64()))
+"""Leaders with the smallest place of their component."""
+VERDICTS = _lines("leader", ("leader", pa.int64()), *_FOUND)
+"""For each leader its group: smallest sample_id, number of pictures, whether all bytes are equal."""
+ROWS = _lines("chunk", ("chunk", pa.int64()), ("place", pa.int64()), *_FOUND, placed=True)
+"""The same for each picture, on its way to the chunk of its part."""
+
+
+def array(table: pa.Table, name: str) -> NDArray[np.generic]:
+    """A column without nulls."""
+    return np.asarray(table.column(name).to_numpy())
+
+
+def integers(table: pa.Table, name: str) -> Indices:
+    """An integer column without nulls, as 64 bits."""
+    return np.asarray(table.column(name).to_numpy(), np.int64)
+
+
+def words(table: pa.Table, names: tuple[str, ...]) -> NDArray[np.uint64]:
+    """Several 64-bit columns as one array of shape (lines, columns)."""
+    return np.stack([np.asarray(table.column(name).to_numpy(), np.uint64) for name in names], axis=1)
+
+
+def grid_column(grids: Grids) -> pa.Array:
+    """Colour grids as a binary column."""
+    offsets = np.arange(len(grids) + 1, dtype=np.int32) * GRID_BYTES
+    data = np.ascontiguousarray(grids)
+    return pa.Array.from_buffers(pa.binary(), len(grids), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def grids_of(table: pa.Table) -> Grids:
+    """A column `grid` without nulls, shape (lines, 192). Raises SchemaError for values of another length."""
+    column = table.column("grid").combine_chunks()
+    octets = np.frombuffer(b"".join(column.to_pylist()), np.uint8) if len(column) else np.zeros(0, np.uint8)
+    if octets.size != len(column) * GRID_BYTES:
+        raise SchemaError(f"colour_grid should hold {GRID_BYTES} bytes in each row: score the pool again")
+    return octets.reshape(-1, GRID_BYTES)
+
+
+def looks(table: pa.Table) -> tuple[Hashes, Grids]:
+    """Columns `hash` and `grid` as arrays."""
+    return np.asarray(table.column("hash").to_numpy(), np.uint64), grids_of(table)
+
+
+def chunk_of(borders: tuple[int, ...], place: Indices) -> Indices:
+    """Number of the chunk of parts that a place is in; `borders` are the first parts of the chunks."""
+    return np.searchsorted(np.array(borders, np.int64), place >> 32, side="right").astype(np.int64) - 1
+
+
+def pair_lines(borders: tuple[int, ...], one: Indices, other: Indices, distance: NDArray[np.int32], exact: bool) -> dict[str, object]:
+    """Merged pairs as `PAIRS` holds them, the earlier row first."""
+    first, second = np.minimum(one, other), np.maximum(one, other)
+    chunk = chunk_of(borders, first)
+    return {"chunk": chunk, "first": first, "second": second, "distance": distance, "exact": np.full(len(one), exact)}

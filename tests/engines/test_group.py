@@ -1,0 +1,151 @@
+"""The verb *group* on every engine: lines meet, giant keys fit, a chain of rounds resumes, and components are right."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from curate.dedupe.components import EDGES, both_ways, components
+from curate.engines.base import EngineSettings
+from curate.errors import PartsFailed
+from curate.run import crew
+from curate.shuffle import Gathered, Lines, Out, Shuffle
+from curate.stage import Crew, PartReport, PartTask, Phase
+from curate.store import Pool
+from tests.engines.conftest import Made
+
+WORDS = Lines(pa.schema([("key", pa.int64()), ("word", pa.string())]), "key")
+COUNTS = Lines(pa.schema([("key", pa.int64()), ("count", pa.int64()), ("digest", pa.string())]), "key")
+
+
+@dataclass(frozen=True)
+class Count:
+    """How often each key stands, and what its words are; misbehaves as told on one bucket."""
+
+    fail: int = -1
+
+    name = "count"
+    reads: Sequence[str] = ("words",)
+    emits: Mapping[str, Lines] = field(default_factory=lambda: {"counts": COUNTS})
+
+    def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
+        if task.part == self.fail:
+            raise ZeroDivisionError("planted")
+        table = given["words"].table("key", "word")
+        for key in np.unique(table["key"].to_numpy()).tolist():
+            words = table.filter(pa.compute.equal(table["key"], key))["word"].to_pylist()
+            out.emit("counts", {"key": [key], "count": [len(words)], "digest": [digest(words)]})
+        out.count("tasks", 1)
+
+
+def digest(words: list[str | None]) -> str:
+    return hashlib.sha256(repr(sorted(words, key=lambda word: (word is None, word))).encode()).hexdigest()
+
+
+def shuffle(pool: Pool, settings: EngineSettings, rows: int) -> Shuffle:
+    return Shuffle(pool, "test", "test", rows, crew(settings))
+
+
+def skewed() -> pa.Table:
+    """One key with half of all lines, most others with one; empty, null and odd words."""
+    random = np.random.default_rng(5)
+    key = np.where(random.random(4000) < 0.5, 7, random.integers(0, 3000, 4000))
+    words = np.array(["", None, "漢字", "\u202e🧑🏽‍🚀", "x" * 5000], object)[random.integers(0, 5, 4000)]
+    return pa.table({"key": key, "word": pa.array(words, pa.string())}, WORDS.schema)
+
+
+def counted(table: pa.Table) -> dict[int, tuple[int, str]]:
+    found: dict[int, list[str | None]] = {}
+    for key, word in zip(table["key"].to_pylist(), table["word"].to_pylist(), strict=True):
+        found.setdefault(key, []).append(word)
+    return {key: (len(words), digest(words)) for key, words in found.items()}
+
+
+def test_lines_of_a_key_meet_whatever_they_hold(pool: Pool, engine: Made) -> None:
+    work = shuffle(pool, engine(bucket_rows=900), 4000)
+    work.put("words", WORDS, skewed())
+    assert work.run(Count()).counters["tasks"] == work.buckets == 5
+    found = {line["key"]: (line["count"], line["digest"]) for line in work.read("counts").to_pylist()}
+    assert found == counted(skewed())
+    work.close()
+    assert not list((pool.path / "tmp").glob("*shuffle*"))
+
+
+def test_a_chain_that_failed_does_only_what_is_left(pool: Pool, engine: Made) -> None:
+    settings = engine(bucket_rows=900)
+    first = shuffle(pool, settings, 4000)
+    first.put("words", WORDS, skewed())
+    with pytest.raises(PartsFailed, match=r"(?s)count: task 4 of 5 failed.*planted"):
+        first.run(Count(fail=4))
+    asked: list[int] = []
+
+    def each(phase: Phase, tasks: Sequence[PartTask]) -> Iterator[PartReport]:
+        asked.extend(task.part for task in tasks)
+        return crew(settings).each(phase, tasks)
+
+    again = Shuffle(pool, "test", "test", 4000, Crew(each, 900))
+    again.put("words", WORDS, skewed())
+    assert again.run(Count()).counters["tasks"] == 5
+    assert 4 in asked and len(asked) < 5
+    assert {line["key"]: (line["count"], line["digest"]) for line in again.read("counts").to_pylist()} == counted(skewed())
+
+
+def graph(pairs: int, chain: int, star: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of a graph with a long chain, a giant star and many small components; nodes and pairs in random order."""
+    random = np.random.default_rng(1)
+    rest = pairs - chain - star
+    loose = chain + star + 1 + random.integers(0, 2 * rest, (2, rest))
+    one = np.concatenate([np.arange(chain), np.full(star, chain + 1), loose[0]])
+    other = np.concatenate([np.arange(1, chain + 1), chain + 2 + np.arange(star), loose[1]])
+    names, order = random.permutation(chain + star + 2 + 2 * rest), random.permutation(pairs)
+    apart = one[order] != other[order]
+    return names[one[order][apart]], names[other[order][apart]]
+
+
+def smallest(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every node that is not the smallest of its component, with the smallest; by another method, in memory."""
+    nodes, place = np.unique(np.concatenate([one, other]), return_inverse=True)
+    edges = (np.ones(len(one), np.bool_), (place[: len(one)], place[len(one) :]))
+    label = connected_components(coo_array(edges, shape=(len(nodes), len(nodes))), directed=False)[1]
+    root = nodes[np.unique(label, return_index=True)[1]][label]
+    return nodes[root != nodes], root[root != nodes]
+
+
+def check_components(pool: Pool, settings: EngineSettings, one: np.ndarray, other: np.ndarray) -> int:
+    """Whether the rounds find what one process finds; returns the most bytes that a task's process has held."""
+    work = shuffle(pool, settings, 2 * len(one))
+    peaks: list[float] = []
+    run = work.run
+
+    def watched(*told: object, **more: object) -> object:
+        found = run(*told, **more)  # type: ignore[arg-type]
+        peaks.append(found.most.get("peak_bytes", 0))
+        return found
+
+    work.run = watched  # type: ignore[method-assign,assignment]
+    work.put("edges", EDGES, pa.table(both_ways(one, other)))
+    table = work.read(components(work, "edges"))
+    work.close()
+    nodes, at = np.unique(table["node"].to_numpy(), return_index=True)
+    expected, roots = smallest(one, other)
+    assert (nodes == expected).all() and (table["other"].to_numpy()[at] == roots).all()
+    return int(max(peaks))
+
+
+def test_components_with_a_long_chain_and_a_giant_star(pool: Pool, engine: Made) -> None:
+    check_components(pool, engine(bucket_rows=2500), *graph(3000, 400, 1200))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_components_of_ten_million_pairs_in_bounded_memory(pool: Pool, engine: Made) -> None:
+    peak = check_components(pool, engine(bucket_rows=1 << 19), *graph(10_000_000, 1_000_000, 4_000_000))
+    print(f"largest task: {peak / 2**20:.0f} MiB")
+    assert peak < 1 << 30
