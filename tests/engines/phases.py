@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from curate import schema
 from curate.errors import LocalFault, MissingExtra
-from curate.stage import PartReport, PartTask, Resources, fingerprint
+from curate.stage import WORKER_CRASHED, PartReport, PartTask, Resources, fingerprint
 from curate.store import Pool
 
 
@@ -101,6 +101,22 @@ class Groups:
             time.sleep(3600)
         if part in self.wait_for:
             wait_until((folder / "heard").exists)
+
+
+@dataclass(frozen=True)
+class Divided(Groups):
+    """Can leave rows out; its worker dies on some rows of part 2."""
+
+    deadly: Sequence[int] = ()
+
+    def after(self, task: PartTask, report: PartReport) -> PartTask:
+        return task
+
+    def _do(self, task: PartTask, opened: int) -> PartReport:
+        if task.part == 2 and set(self.deadly) - task.without:
+            os.kill(os.getpid(), signal.SIGKILL)
+        report = super()._do(task, opened)
+        return replace(report, reasons={"ok": report.reasons["ok"] - len(task.without), WORKER_CRASHED: len(task.without)})
 
 
 def note(path: Path, line: dict[str, Any]) -> None:

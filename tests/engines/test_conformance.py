@@ -21,7 +21,7 @@ from curate.errors import LocalFault, MissingExtra, PartsFailed
 from curate.run import make_engine, stale_parts
 from curate.store import Pool
 from tests.engines.conftest import Made
-from tests.engines.phases import Groups, notes, wait_until
+from tests.engines.phases import Divided, Groups, notes, wait_until
 from tests.engines.pools import parts_of, plan, work
 
 RECIPE = Path(__file__).with_name("recipe.py")
@@ -156,6 +156,12 @@ def test_closing_stops_the_workers(pool: Pool, engine: Made) -> None:
         next(wait)
     outcomes.close()
     wait_until(lambda: not psutil.pid_exists(begun[0]))
+
+
+def test_rows_that_kill_their_worker_are_found_and_left_out(pool: Pool, engine: Made) -> None:
+    report = work(pool, Divided(deadly=(1,)), engine(tries=1))
+    assert +report.reasons == {"ok": 14, "worker_crashed": 1}
+    assert parts_of(pool) == [0, 1, 2, 3, 4]
 
 
 # -- how the work is spread
