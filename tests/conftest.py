@@ -31,8 +31,9 @@ FIRST = ("engines", "demo", "tests/e2e/test_kills.py", "removal", "tests/e2e/", 
 """What takes longest begins, so that no process is left with it at the end."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives each test its group, for `--dist loadgroup`."""
+    """Gives each test its group, for `--dist loadgroup`, which must find it already."""
     groups = {item: _group(item.nodeid) for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
