@@ -13,7 +13,7 @@ from curate.shuffle import Shuffle
 from curate.stage import Crew
 from curate.store import Pool
 from tests.dedupe.arrays import inline
-from tests.engines.test_group import smallest
+from tests.dedupe.graphs import smallest
 
 
 def found(one: np.ndarray, other: np.ndarray, buckets: int, knots: int) -> dict[int, int]:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pytest
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from curate.dedupe.components import EDGES, both_ways, components
 from curate.engines.base import EngineSettings
@@ -19,6 +17,7 @@ from curate.run import crew
 from curate.shuffle import Gathered, Lines, Out, Shuffle
 from curate.stage import Crew, PartReport, PartTask, Phase
 from curate.store import Pool
+from tests.dedupe.graphs import graph, smallest
 from tests.engines.conftest import Made
 
 WORDS = Lines(pa.schema([("key", pa.int64()), ("word", pa.string())]), "key")
@@ -95,27 +94,6 @@ def test_a_chain_that_failed_does_only_what_is_left(pool: Pool, engine: Made) ->
     assert again.run(Count()).counters["tasks"] == 5
     assert 4 in asked and len(asked) < 5
     assert {line["key"]: (line["count"], line["digest"]) for line in again.read("counts").to_pylist()} == counted(skewed())
-
-
-def graph(pairs: int, chain: int, star: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of a graph with a long chain, a giant star and many small components; nodes and pairs in random order."""
-    random = np.random.default_rng(1)
-    rest = pairs - chain - star
-    loose = chain + star + 1 + random.integers(0, 2 * rest, (2, rest))
-    one = np.concatenate([np.arange(chain), np.full(star, chain + 1), loose[0]])
-    other = np.concatenate([np.arange(1, chain + 1), chain + 2 + np.arange(star), loose[1]])
-    names, order = random.permutation(chain + star + 2 + 2 * rest), random.permutation(pairs)
-    apart = one[order] != other[order]
-    return names[one[order][apart]], names[other[order][apart]]
-
-
-def smallest(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every node that is not the smallest of its component, with the smallest; by another method, in memory."""
-    nodes, place = np.unique(np.concatenate([one, other]), return_inverse=True)
-    edges = (np.ones(len(one), np.bool_), (place[: len(one)], place[len(one) :]))
-    label = connected_components(coo_array(edges, shape=(len(nodes), len(nodes))), directed=False)[1]
-    root = nodes[np.unique(label, return_index=True)[1]][label]
-    return nodes[root != nodes], root[root != nodes]
 
 
 def check_components(pool: Pool, settings: EngineSettings, one: np.ndarray, other: np.ndarray) -> int:
