@@ -52,14 +52,13 @@ class Run:
 
         Files that are already there are skipped, so a wave committed twice changes nothing. Raises Fenced.
         """
-        present = {file.path: file for file in self.pool.snapshot(table).files}
-        new = [file for file in files if file.path not in present]
-        parts = {file.part for file in new}
-        self._write(table, new, [file for file in present.values() if file.part in parts])
+        present = self._tables[table].present(self.pool)
+        new = [file for file in files if file.path not in present.paths]
+        self._write(table, new, [file for part in {file.part for file in new} for file in present.of(part)])
 
     def replace_all(self, table: str, files: Sequence[PartFile]) -> None:
         """Makes the table hold exactly these files, in one atomic transaction. Raises Fenced."""
-        present = {file.path: file for file in self.pool.snapshot(table).files}
+        present = self._tables[table].present(self.pool).paths
         wanted = {file.path for file in files}
         new = [file for file in files if file.path not in present]
         self._write(table, new, [file for path, file in present.items() if path not in wanted])
@@ -135,6 +134,28 @@ def claim(pool: Pool, tables: Mapping[str, pa.Schema], lease_seconds: float = LE
         run.release()
 
 
+class _Present:
+    """The files of a table as its one writer knows them: kept up to date, since a listing of all of them a wave would be quadratic."""
+
+    def __init__(self, files: Sequence[PartFile]) -> None:
+        self.paths: dict[str, PartFile] = {}
+        self._parts: dict[int, list[str]] = {}
+        self.change(files, ())
+
+    def of(self, part: int) -> list[PartFile]:
+        """One part's files."""
+        return [self.paths[path] for path in self._parts.get(part, ())]
+
+    def change(self, adds: Sequence[PartFile], removes: Sequence[PartFile]) -> None:
+        """What a commit did."""
+        for file in removes:
+            if self.paths.pop(file.path, None):
+                self._parts[file.part].remove(file.path)
+        for file in adds:
+            self.paths[file.path] = file
+            self._parts.setdefault(file.part, []).append(file.path)
+
+
 class _Claim:
     """The epoch held on one table."""
 
@@ -144,6 +165,7 @@ class _Claim:
         self.log = pool.table_folder(table) / "_delta_log"
         self.epoch = ((self.delta.transaction_version(APPLICATION) or 0) >> 32) + 1
         self.wave = 0
+        self._present: _Present | None = None
 
     @classmethod
     def take(cls, pool: Pool, table: str, schema: pa.Schema, owner: Mapping[str, object]) -> _Claim:
@@ -159,6 +181,12 @@ class _Claim:
         os.replace(temporary, held.lease)
         return held
 
+    def present(self, pool: Pool) -> _Present:
+        """The table's files; nobody else can have changed them unnoticed, since the next commit would be refused."""
+        if self._present is None:
+            self._present = _Present(pool.snapshot(self.lease.stem).files)
+        return self._present
+
     def write(self, adds: Sequence[PartFile], removes: Sequence[PartFile]) -> None:
         now = int(time.time() * 1000)
         actions = [AddAction(f.path, f.size_bytes, {}, now, True, add_statistics(f)) for f in adds]
@@ -167,6 +195,8 @@ class _Claim:
             self.delta.create_write_transaction(
                 [*actions, *gone], "append", self.schema, commit_properties=properties, post_commithook_properties=_HOOKS
             )
+        if self._present is not None:
+            self._present.change(adds, removes)
 
     def grow(self, schema: pa.Schema) -> None:
         have = {field.name for field in pa.schema(self.delta.schema().to_arrow())}
