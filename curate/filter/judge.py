@@ -14,10 +14,13 @@ from contextlib import contextmanager
 from fractions import Fraction as Ratio
 
 import duckdb
+import numpy as np
+from numpy.typing import NDArray
 
 from curate.catalog.views import explain_error, quoted
 from curate.errors import LocalFault, SettingsError
 from curate.filter.policy import DENOMINATORS, Fraction, Policy, Value, checked_rule
+from curate.filter.quantile import kth_largest
 from curate.schema import nearest
 from curate.shards.subset import CutOutcome, RuleCounts
 
@@ -26,6 +29,8 @@ PURGED = "coalesce(reason = 'purged', false)"
 WITH_IMAGE = f"(reason IS NULL AND tar_file IS NOT NULL OR {PURGED})"
 """Rows that a share is taken of; purged ones were measured before their bytes went, and a cut must not move when they go."""
 LARGEST_THEN_BEST = "original_width::BIGINT * original_height DESC, clip_score DESC"
+
+_BATCH_ROWS = 1 << 20
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -81,8 +86,7 @@ def choose_cut(connection: Connection, policy: Policy, fraction: Fraction) -> Cu
         of = _scalar(connection, f"SELECT count(*) FROM samples WHERE {WITH_IMAGE} AND ({of_sql})")
         have = _scalar(connection, f"SELECT count(*) FROM ({ranked})")
         kept = min(math.floor(Ratio(str(fraction.fraction)) * of + Ratio(1, 2)), have)
-        cut = _value_at(connection, ranked, kept)
-        above = _scalar(connection, f"SELECT count(*) FROM ({ranked}) WHERE value > $cut", {"cut": cut})
+        cut, above = _cut(connection, ranked, kept) if have else (math.nextafter(0.0, math.inf), 0)
         connection.execute("CREATE TEMP TABLE IF NOT EXISTS tied (rule VARCHAR, part INTEGER, row INTEGER)")
         connection.execute(
             f"INSERT INTO tied SELECT $rule, part, row FROM ({ranked}) WHERE value = $cut ORDER BY sample_id, part, row OFFSET $stay",
@@ -92,11 +96,15 @@ def choose_cut(connection: Connection, policy: Policy, fraction: Fraction) -> Cu
     return CutOutcome(**vars(fraction), of=of, kept=kept, cut=cut, ties_dropped=tied)
 
 
-def _value_at(connection: Connection, ranked: str, kept: int) -> float:
-    """The lowest value that is kept; for none at all the next number above the highest one."""
-    found = connection.execute(f"SELECT value FROM ({ranked}) ORDER BY value DESC LIMIT 1 OFFSET {max(kept - 1, 0)}").fetchall()
-    value = float(found[0][0]) if found else 0.0
-    return value if kept else math.nextafter(value, math.inf)
+def _cut(connection: Connection, ranked: str, kept: int) -> tuple[float, int]:
+    """The lowest value that is kept, and how many are above it; for none at all the next number above the highest one."""
+
+    def read() -> Iterator[NDArray[np.floating]]:
+        for batch in connection.sql(f"SELECT value::DOUBLE AS value FROM ({ranked})").to_arrow_reader(_BATCH_ROWS):
+            yield batch.column(0).to_numpy()
+
+    value, above = kth_largest(read, max(kept, 1))
+    return (value, above) if kept else (math.nextafter(value, math.inf), 0)
 
 
 def judge(
