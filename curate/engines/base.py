@@ -36,7 +36,7 @@ class EngineSettings(Settings):
     tries: int = Field(default=3, ge=1)  # of a part whose worker died
     part_seconds: float = Field(default=3600.0, gt=0)  # a worker that needs longer for one part is taken for hung and replaced
     lease_seconds: float = Field(default=10.0, ge=1)  # silence after which another run may take this one's place
-    bucket_rows: int = Field(default=1 << 19, ge=1)  # of a grouping such as dedupe; a task needs about 2 KB of memory for each
+    bucket_rows: int = Field(default=1 << 19, ge=1)  # of a grouping such as dedupe; a task needs up to 2.4 KB of memory for each
     wave_parts: int = Field(default=256, ge=1)  # parts that are committed together at most
     wave_seconds: float = Field(default=30.0, ge=0)  # a finished part waits at most this long for its commit
 
