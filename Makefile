@@ -38,7 +38,7 @@ long: setup  ## the tests that take minutes: statistics over seeds, big pools
 	$(BIN)/python -m pytest -rs -m 'long and not gpu'
 
 kill-sweep: setup  ## kills 300 processes of runs, and a run at each of its system calls, and compares the digests (an hour)
-	$(BIN)/python -m pytest -rs -s -m 'long or not long' tests/e2e tests/removal -k kill
+	$(BIN)/python -m pytest -rs -s -m 'long or not long' tests/e2e tests/engines tests/removal -k kill
 
 soak: setup  ## 200,000 rows through two watched workers, and a plan of ten million rows (20 minutes)
 	$(BIN)/python -m pytest -rs -s -m 'long or not long' tests/e2e/test_soak.py tests/e2e/test_startup.py

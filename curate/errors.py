@@ -12,7 +12,8 @@ CurateError
 │   ├── PoolBusy                 another run holds the pool's lease
 │   ├── RemovalUnfinished        a takedown or purge was interrupted and must be finished first
 │   ├── Fenced                   a newer run took over while this one was away
-│   └── LocalFault               this machine's disk, memory or resolver
+│   ├── LocalFault               this machine's disk, memory or resolver
+│   └── ClusterLost              the engine's cluster went away, or had no room
 └── RunFailed           exit 3   the run ended, and something in it is wrong
     ├── PartsFailed              some parts could not be finished
     └── AccountingError          rows do not balance, or a file is not what was published
@@ -88,6 +89,10 @@ class Fenced(Stopped):
 
 class LocalFault(Stopped):
     """This machine failed (disk, memory, descriptors, resolver), not the rows."""
+
+
+class ClusterLost(Stopped):
+    """The cluster that did the work cannot be reached any more, or had no room for a worker."""
 
 
 class RunFailed(CurateError):

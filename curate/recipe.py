@@ -24,6 +24,7 @@ from curate.lease import Run, claim
 from curate.media.url import redacted
 from curate.plan.settings import InputSettings, PlanSettings
 from curate.progress import Progress, Silent
+from curate.run import make_engine
 from curate.schema import nearest, resources
 from curate.score.settings import ScoreSettings
 from curate.settings import Settings, build, compose
@@ -171,6 +172,7 @@ def run_recipe(
     Raises CurateError; the same call goes on where it stopped.
     """
     settings, steps = recipe_settings(recipe, overrides), recipe.chosen(only, start)
+    make_engine(settings.engine)  # one whose package is missing is refused before anything is written
     pool = Pool.create(pool_path)
     with claim(pool, {}, settings.engine.lease_seconds) as run:
         job = Job(pool, settings, run, progress or Silent())

@@ -29,7 +29,7 @@ TOP_LEVEL = {
 
 # One foreign package, one place. A trailing slash means the whole package.
 PLACES = {
-    "ray": ("engines/ray.py",),
+    "ray": ("engines/ray.py", "engines/ray_cluster.py"),
     "pyspark": ("engines/spark.py",),
     "duckdb": ("schema.py", "plan/", "catalog/", "filter/", "removal/targets.py"),
     "deltalake": ("store.py", "lease.py"),  # the reading and the writing half of the store

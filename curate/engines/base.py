@@ -13,7 +13,7 @@ from curate.schema import nearest
 from curate.settings import Settings
 from curate.stage import PartReport, PartTask, Phase
 
-PACKAGES = {"local": ""}
+PACKAGES = {"local": "", "ray": "ray"}
 """Names of the engines, and the foreign package that each needs; the extra that brings it has the engine's name."""
 
 
@@ -35,6 +35,7 @@ class EngineSettings(Settings):
     threads_per_worker: int = Field(default=1, ge=1)  # of BLAS and torch; part of what makes scores repeatable
     tries: int = Field(default=3, ge=1)  # of a part whose worker died
     part_seconds: float = Field(default=3600.0, gt=0)  # a worker that needs longer for one part is taken for hung and replaced
+    start_seconds: float = Field(default=120.0, gt=0)  # how long to wait until a cluster has room for a first worker
     lease_seconds: float = Field(default=10.0, ge=1)  # silence after which another run may take this one's place
     bucket_rows: int = Field(default=1 << 19, ge=1)  # of a grouping such as dedupe; a task needs up to 2.4 KB of memory for each
     wave_parts: int = Field(default=256, ge=1)  # parts that are committed together at most

@@ -31,9 +31,9 @@ class Site:
     server: Server
     list_path: Path
 
-    def command(self, pool: Path, *overrides: str) -> list[str]:
-        """`curate run ingest` on this corpus: fetched politely, scored, deduplicated, decided, packed."""
-        said = {
+    def said(self) -> list[str]:
+        """Settings of a recipe on this corpus: fetched politely, scored, deduplicated, decided, packed."""
+        values = {
             "input.path": self.list_path,
             "plan.rows_per_part": ROWS_PER_PART,
             "fetch.allow_addresses": '["127.0.0.0/8"]',
@@ -44,8 +44,11 @@ class Site:
             "engine.workers": 2,
             "engine.wave_parts": 2,
         }
-        arguments = [f"{key}={value}" for key, value in said.items()]
-        return [sys.executable, "-m", "curate", "run", "ingest", "--pool", str(pool), *arguments, *overrides]
+        return [f"{key}={value}" for key, value in values.items()]
+
+    def command(self, pool: Path, *overrides: str) -> list[str]:
+        """`curate run ingest` on this corpus."""
+        return [sys.executable, "-m", "curate", "run", "ingest", "--pool", str(pool), *self.said(), *overrides]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from curate.engines.base import EngineSettings
 from curate.settings import compose
 from curate.store import Pool
 from tests.engines.pools import plan
+from tests.engines.ray_nodes import Nodes, nodes
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,21 @@ class Kind:
 
 KINDS = [
     Kind("local"),
+    Kind("ray", cluster="ray_cluster"),
 ]
+
+
+@pytest.fixture(scope="session")
+def ray_nodes() -> Iterator[Nodes]:
+    """A Ray cluster of three nodes, with the dashboard to which jobs are submitted."""
+    with nodes(3, dashboard=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(ray_nodes: Nodes) -> dict[str, object]:
+    """How it is reached."""
+    return {"address": ray_nodes.address}
 
 
 @dataclass(frozen=True)

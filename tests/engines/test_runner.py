@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from curate.engines.base import EngineSettings
-from curate.errors import IdentityError, SettingsError, UsageError
-from curate.run import stale_parts
+from curate.engines.base import PACKAGES, EngineSettings
+from curate.errors import IdentityError, MissingExtra, SettingsError, UsageError
+from curate.run import make_engine, stale_parts
 from curate.settings import build
 from curate.store import Pool
 from tests.engines.phases import Groups
@@ -47,3 +48,13 @@ def test_waves_keep_the_log_short(pool: Pool) -> None:
 def test_an_engine_of_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(SettingsError, match=r"no engine is called 'locl'; there are .*; did you mean 'local'\?"):
         build(EngineSettings, {"name": "locl"})
+
+
+@pytest.mark.parametrize("name", [name for name, package in PACKAGES.items() if package])
+def test_an_engine_whose_package_is_missing_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = PACKAGES[name]
+    for module in [module for module in sys.modules if module.startswith(f"curate.engines.{name}")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)  # as good as not installed
+    with pytest.raises(MissingExtra, match=rf"{package} is not installed: run  pip install 'curate-vlm\[{name}\]'"):
+        make_engine(EngineSettings(name=name))

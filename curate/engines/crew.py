@@ -1,0 +1,138 @@
+"""A crew of workers that outlives the death of any of them: who gets the next part, and what a death costs."""
+
+from __future__ import annotations
+
+import collections
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+from curate.engines.base import EngineSettings, PartFailure
+from curate.engines.work import Answer
+from curate.errors import CurateError
+from curate.stage import PartReport, PartTask
+
+
+class Worker(ABC):
+    """One process somewhere that has opened the phase, or is about to, and the parts that it was given."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[int, PartTask] = {}
+        self.since: dict[int, float] = {}  # part -> when its work began; loading a model is no part's time
+        self.ready = False
+
+    def assign(self, task: PartTask) -> None:
+        """Gives it a part."""
+        self.tasks[task.part], self.since[task.part] = task, time.monotonic()
+        self.send(task)
+
+    def is_hung(self, seconds: float) -> bool:
+        """Whether one of its parts has taken longer than `seconds`."""
+        return any(time.monotonic() - begun > seconds for begun in self.since.values())
+
+    @abstractmethod
+    def send(self, task: PartTask) -> None:
+        """Sends a part; that the worker is dead already is found out later, by listening to it."""
+
+    @abstractmethod
+    def dismiss(self) -> None:
+        """Ends the process."""
+
+
+class Crew(ABC):
+    """Gets parts done. A worker that dies costs its parts a try, and nothing else.
+
+    A part whose worker died is tried again by a worker that does nothing beside it, so that no part pays for another's.
+    """
+
+    def __init__(self, settings: EngineSettings, parts_at_once: int, tasks: Sequence[PartTask], size: int) -> None:
+        self.settings, self.size = settings, min(size, len(tasks))
+        self.waiting = collections.deque(tasks)
+        self.tries = collections.Counter[int]()
+        self.stillborn = 0  # workers in a row that died before they had opened the phase
+        self.at_once = min(parts_at_once, -(-len(tasks) // max(self.size, 1)))  # who is ready first leaves some for the others
+        self.workers: list[Worker] = []
+
+    @abstractmethod
+    def hire(self) -> Worker:
+        """Starts a worker, without waiting for it."""
+
+    @abstractmethod
+    def listen(self, seconds: float) -> list[tuple[Worker, Answer | None]]:
+        """What workers said, waiting at most `seconds` for the first word; None for one that died instead."""
+
+    def outcomes(self) -> Iterator[PartReport | PartFailure]:
+        """One for each part, as they come. Closing it dismisses everybody. Raises what a worker raised as a CurateError."""
+        left = len(self.waiting)
+        try:
+            self.workers = [self.hire() for _ in range(self.size)]
+            while left:
+                self._hand_out()
+                for outcome in self._events():
+                    left -= 1
+                    yield outcome
+        finally:
+            for worker in self.workers:
+                worker.dismiss()
+
+    def _hand_out(self) -> None:
+        """Gives the next parts to those who have least to do."""
+        while self.waiting:
+            ready = [worker for worker in self.workers if worker.ready]
+            worker = min(ready, key=lambda one: len(one.tasks), default=None)
+            if worker is None or not self._may_take(worker, self.waiting[0]):
+                return
+            worker.assign(self.waiting.popleft())
+
+    def _may_take(self, worker: Worker, task: PartTask) -> bool:
+        """A part under suspicion is done alone."""
+        if not worker.tasks:
+            return True
+        suspected = self.tries[task.part] or any(self.tries[part] for part in worker.tasks)
+        return not suspected and len(worker.tasks) < self.at_once
+
+    def _events(self) -> Iterator[PartReport | PartFailure]:
+        """Waits for the next event, yields what came to an end."""
+        for worker, said in self.listen(1.0):
+            if worker not in self.workers:  # it has died, and owed several answers
+                continue
+            if said is None:
+                yield from self._replace(worker)
+            else:
+                yield from self._heard(worker, said)
+        for worker in [worker for worker in self.workers if worker.is_hung(self.settings.part_seconds)]:
+            yield from self._replace(worker)
+
+    def _heard(self, worker: Worker, said: Answer) -> Iterator[PartReport | PartFailure]:
+        kind, part, content = said
+        if kind == "ready":
+            worker.ready, self.stillborn = True, 0
+            return
+        if kind == "stop":
+            assert isinstance(content, CurateError)
+            raise content
+        del worker.tasks[part], worker.since[part]
+        if kind == "bug":
+            yield PartFailure(part, str(content))
+        else:
+            assert isinstance(content, PartReport)
+            yield content
+
+    def _replace(self, worker: Worker) -> Iterator[PartFailure]:
+        """Another worker for one that died or hangs; its parts are done again, or given up."""
+        worker.dismiss()
+        self.stillborn += not worker.ready
+        self.workers[self.workers.index(worker)] = self.hire()
+        for part, task in worker.tasks.items():
+            self.tries[part] += 1
+            if self.tries[part] >= self.settings.tries:
+                yield PartFailure(part, f"its worker died {self.settings.tries} times", crashed=True)
+            else:
+                self.waiting.appendleft(task)
+        if self.stillborn >= self.settings.tries * self.size and not any(other.ready for other in self.workers):
+            yield from self._give_up()
+
+    def _give_up(self) -> Iterator[PartFailure]:
+        """Every part fails: no worker lives long enough to be given one."""
+        while self.waiting:
+            yield PartFailure(self.waiting.popleft().part, f"{self.stillborn} workers died one after another while they opened the phase")

@@ -1,0 +1,117 @@
+"""Whole runs on a Ray cluster of three nodes: the same pool as on a laptop, however it is started and whatever is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import curate
+from tests.e2e.kills import Kind, Undisturbed, driver, sweep, undisturbed
+from tests.e2e.runs import Site, finish, site
+from tests.engines.ray_nodes import Nodes
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with site(tmp_path_factory.mktemp("ray")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def calm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("calm")
+
+
+@pytest.fixture(scope="module")
+def calm(served: Site, calm_folder: Path) -> Undisturbed:
+    """What two local workers make of it."""
+    return undisturbed(served, calm_folder)
+
+
+def shards(pool: Path) -> dict[str, str]:
+    """Each packed file's hash; an index names its tars, and both are the same bytes everywhere."""
+    files = [path for path in sorted((pool / "shards").rglob("*")) if path.is_file()]
+    assert any(path.suffix == ".tar" for path in files)
+    return {str(path.relative_to(pool)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def ray_words(nodes: Nodes) -> tuple[str, ...]:
+    return ("engine=ray", f"engine.address={nodes.address}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ray, 3 nodes", pytest.param("local, 1 worker", marks=pytest.mark.long), pytest.param("local, 4 workers", marks=pytest.mark.long)],
+)
+def test_the_same_pool_and_shards(served: Site, calm: Undisturbed, calm_folder: Path, ray_nodes: Nodes, tmp_path: Path, name: str) -> None:
+    words = {"local, 1 worker": ["engine.workers=1"], "local, 4 workers": ["engine.workers=4"]}
+    finish(served.command(tmp_path / "pool", *words.get(name, [*ray_words(ray_nodes), "engine.workers=0"])), tmp_path / "log")
+    pool = curate.open(tmp_path / "pool")
+    pool.verify().require()
+    assert pool.digest() == calm.digest
+    assert shards(tmp_path / "pool") == shards(calm_folder / "pool")
+
+
+@pytest.mark.long
+def test_ray_job_submit_runs_a_recipe(served: Site, calm: Undisturbed, ray_nodes: Nodes, tmp_path: Path) -> None:
+    """As a user sends it to the head: the job finds its cluster by itself."""
+    root = Path(__file__).parent.parent.parent
+    program = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", ray_nodes.dashboard, "--"]
+    recipe = [sys.executable, str(root / "pipelines" / "ingest.py"), str(tmp_path / "pool"), *served.said(), "engine=ray"]
+    done = subprocess.run([*program, *recipe], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert curate.open(tmp_path / "pool").digest() == calm.digest
+
+
+def kind(nodes: Nodes) -> Kind:
+    """What can be killed of a run on this cluster; nodes that were killed are replaced by new ones."""
+
+    def raylets(pid: int) -> list[psutil.Process]:
+        nodes.refill()
+        return nodes.raylets()
+
+    def workers(pid: int) -> list[psutil.Process]:
+        return [child for raylet in nodes.raylets() for child in _children(raylet) if "_Hand" in _name(child)]
+
+    return Kind("ray", ray_words(nodes), {"driver": driver, "raylet": raylets, "ray worker": workers})
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.children()
+    return []
+
+
+def _name(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
+def test_kills_on_ray(served: Site, calm: Undisturbed, ray_nodes: Nodes, tmp_path: Path) -> None:
+    """The short form: each sort of process once, on one pool."""
+    found = sweep(served, calm, tmp_path, random.Random(2), ["ray worker", "raylet", "driver"], kind(ray_nodes))
+    print(f"\n{found.claim()}")
+    assert (found.lost, found.duplicated, found.unexpected, found.wrong) == (0, 0, 0, [])
+    assert found.killed.total() == 3
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3 * 3600)
+def test_kill_sweep_on_ray(served: Site, calm: Undisturbed, ray_nodes: Nodes, tmp_path: Path) -> None:
+    """60 kills (CURATE_RAY_KILLS)."""
+    draw, one = random.Random(int(os.environ.get("CURATE_KILL_SEED", "4"))), kind(ray_nodes)
+    found = sweep(served, calm, tmp_path, draw, draw.choices(sorted(one.victims), k=int(os.environ.get("CURATE_RAY_KILLS", "60"))), one)
+    print(f"\n{found.claim()}")
+    assert (found.lost, found.duplicated, found.unexpected, found.wrong) == (0, 0, 0, [])
