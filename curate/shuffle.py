@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import resource
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -231,7 +231,7 @@ class _RoundPhase:
 
     def _do(self, task: PartTask) -> PartReport:
         out = self.out(task, {})
-        out.count("peak_bytes", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)  # of the worker, since it began
+        out.count("peak_bytes", _peak_bytes())
         return out.report()
 
     def out(self, task: PartTask, near: Mapping[str, Sequence[pa.Table]]) -> Out:
@@ -353,6 +353,15 @@ class Shuffle:
             self.files[name] = (*self.files.get(name, ()), *sorted(file.path for file in files))
             self._lines[name] = self._lines.get(name, 0) + int(found.counters.get(f"lines of {name}", 0))
         return found
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has held since it began; getrusage would tell its parent's. 0 where there is no /proc."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) << 10 if found else 0
 
 
 def _read_reports(folder: Path) -> dict[int, PartReport]:
