@@ -22,6 +22,7 @@ from curate.stage import PartTask
 
 Indices = NDArray[np.int64]
 SCHEMA = pa.schema([("node", pa.int64()), ("other", pa.int64())])
+KNOTS_FOR_A_ROW = 4  # edges that one task unties, for each row of a bucket: an edge is far smaller than a picture
 EDGES = Lines(SCHEMA, "node")
 """An exchange of edges: every edge stands in it twice, once from each of its ends."""
 
@@ -43,7 +44,7 @@ def components(shuffle: Shuffle, edges: str) -> str:
         if not found.counters.get("unsettled", 0):
             shuffle.drop(edges)
             return stars
-        if shuffle.lines("knots") <= shuffle.crew.bucket_rows:
+        if shuffle.lines("knots") <= KNOTS_FOR_A_ROW * shuffle.crew.bucket_rows:
             return _finished(shuffle, edges, stars)
         shuffle.drop(edges, "knots")
         edges, number = f"edges {number + 1}", number + 1
