@@ -8,7 +8,7 @@ pool.sql("SELECT reason, count(*) FROM samples GROUP BY 1").df()
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from curate.later import GrowthReport, RetryReport
+    from curate.stage import Phase
     from curate.train.loop import TrainReport
+    from curate.work import CommitReport, WorkReport
 
 
 PRETRAINED = "pretrained"
@@ -149,6 +151,32 @@ class Pool:
         phase.record(self._store)
         with claim(self._store, {}, engine.lease_seconds) as run:
             return run_phase(self._store, run, phase, engine, self._progress)
+
+    def work(self, phase: str, parts: Iterable[int] | None = None, workers: int = 0, **changes: Any) -> WorkReport:
+        """Does open parts of `fetch` or `score` on this machine and leaves reports; `parts` defaults to a Slurm task's share."""
+        from curate.work import work  # brings the engines
+
+        engine = self._settings("engine", EngineSettings, {"name": "local", "workers": workers})
+        return work(self._store, self._phase(phase, changes), engine, parts, self._progress)
+
+    def commit(self) -> CommitReport:
+        """Takes what workers reported into the tables."""
+        from curate.work import commit
+
+        engine = self._settings("engine", EngineSettings, {})
+        with claim(self._store, {}, engine.lease_seconds) as run:
+            return commit(self._store, run, engine, self._progress)
+
+    def _phase(self, name: str, changes: dict[str, Any]) -> Phase:
+        if name == "fetch":
+            from curate.later import fetch_phase  # loads the HTTP client
+
+            return fetch_phase(self._store, self._settings("fetch", FetchSettings, changes))
+        if name != "score":
+            raise UsageError(f"no phase is called {name!r}; there are fetch and score")
+        scoring = ScorePhase(build(ScoreSettings, merged(self._scorers(changes.get("name"), None, None), changes)))
+        scoring.record(self._store)
+        return scoring
 
     def dedupe(self, **changes: Any) -> DedupeReport:
         """Finds rows that show the same picture."""

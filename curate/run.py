@@ -101,6 +101,17 @@ def stale_parts(pool: Pool, phase: Phase) -> tuple[list[PartTask], int]:
     return [task.order for task in stale], len(tasks) - len(stale)
 
 
+def open_parts(pool: Pool, phase: Phase) -> tuple[list[int], list[PartTask]]:
+    """All part numbers, and work orders for those that are stale; when none is, for those with rows left for a later pass."""
+    tasks = _tasks(pool, phase)
+    numbers, stale = [task.order.part for task in tasks], [task.order for task in tasks if not _is_current(task)]
+    if stale or not isinstance(phase, Repeatable):
+        return numbers, stale
+    again = Again(tuple(phase.again))
+    holders = _parts_with(pool, phase.table, again.reasons, set(numbers))
+    return numbers, [replace(task.order, again=again) for task in tasks if task.order.part in holders]
+
+
 @dataclass(frozen=True)
 class _Task:
     """A part's work order, and what its committed file was computed from."""
@@ -162,7 +173,7 @@ class _Work:
         """Has the tasks done, and commits what comes in; parts that fail are remembered."""
         if not tasks:
             return
-        waves, shown = _Waves(self.run, phase.table, self.settings), name or phase.name
+        waves, shown = Waves(self.run, phase.table, self.settings), name or phase.name
         self.progress.start(shown, len(tasks), "parts")
         try:
             for outcome in self._outcomes(phase, [task.order for task in tasks], waves):
@@ -256,18 +267,18 @@ def _parts_with(pool: Pool, table: str, reasons: Sequence[str], parts: set[int])
 
 def _take(pool: Pool, run: Run, phase: Phase) -> None:
     run.add(phase.table, phase.schema)
-    _hold_identity(pool, phase)
+    hold_identity(pool, phase.table, phase.name, phase.identity())
 
 
-def _hold_identity(pool: Pool, phase: Phase) -> None:
-    """One table holds the work of one identity; the first to write it decides which."""
-    name = f"identity_{phase.table}"
+def hold_identity(pool: Pool, table: str, phase: str, identity: str) -> None:
+    """One table holds the work of one identity; the first to write it decides which. Raises IdentityError."""
+    name = f"identity_{table}"
     found = pool.read_document(name)
-    if found is None or not pool.snapshot(phase.table).files:
-        pool.write_document(name, {"phase": phase.name, "identity": phase.identity()})
-    elif found["identity"] != phase.identity():
+    if found is None or not pool.snapshot(table).files:
+        pool.write_document(name, {"phase": phase, "identity": identity})
+    elif found["identity"] != identity:
         raise IdentityError(
-            f"table {phase.table!r} of this pool was written with other {phase.name} settings, weights or code: "
+            f"table {table!r} of this pool was written with other {phase} settings, weights or code: "
             f"give those again, choose another name for the new result, or start a new pool"
         )
 
@@ -277,7 +288,7 @@ def _facts(report: PhaseReport) -> dict[str, object]:
     return {"ok": good, "not ok": sum(report.reasons.values()) - good}
 
 
-class _Waves:
+class Waves:
     """Collects finished parts and commits many at once, so that a table's log grows with time and not with parts."""
 
     def __init__(self, run: Run, table: str, settings: EngineSettings) -> None:
@@ -287,6 +298,7 @@ class _Waves:
         self.since = time.monotonic()
 
     def add(self, report: PartReport) -> None:
+        """Takes a part in, and commits when it is time."""
         if not self.parts:
             self.since = time.monotonic()
         self.waiting.extend(report.files)

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 import click
 
-from curate.cli import later, learn, look, removal, run, steps
+from curate.cli import cluster, later, learn, look, removal, run, steps
 from curate.cli.doctor import doctor
 from curate.cli.estimate import estimate
 from curate.errors import CurateError, MissingExtra
@@ -28,6 +28,7 @@ from curate.errors import CurateError, MissingExtra
 SECTIONS: dict[str, list[click.Command]] = {
     "The whole way": [run.demo, estimate, run.check, run.run],
     "Single steps, on a pool that exists": [steps.score, steps.dedupe, steps.filter_, steps.pack],
+    "On clusters": [cluster.work, cluster.commit, cluster.slurm],
     "After the first run": [later.add, later.retry],
     "Look": [look.sql, look.funnel, look.report, look.status, look.history, look.verify, look.digest],
     "Remove": [removal.takedown, removal.purge],

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from curate.run import PhaseReport
     from curate.shards.pack import PackReport
     from curate.train.loop import TrainReport
+    from curate.work import CommitReport, WorkReport
 
 SHOWN_REASONS = 4
 
@@ -151,6 +152,28 @@ def _evaluation(report: EvaluateReport) -> list[str]:
     return lines
 
 
+def _worked(report: WorkReport) -> list[str]:
+    had = f"; {counted(report.skipped, 'part')} had been done or reported" if report.skipped else ""
+    return [f"{report.phase}: {counted(report.done, 'part')} done and reported{had}; `curate commit` takes them in"]
+
+
+def _committed(report: CommitReport) -> list[str]:
+    """What became of the reports, table by table."""
+    if not report.tables:
+        return ["nothing to commit: no worker has left a report"]
+    lines = []
+    for told in report.tables:
+        others = {
+            "committed before": told.before,
+            "second ones on a part": told.twins,
+            "made from what has changed since": told.stale,
+            "not readable, left where they are": told.unreadable,
+        }
+        said = "".join(f"; {number:,} {what}" for what, number in others.items() if number)
+        lines.append(f"{told.table}: {counted(told.committed, 'part')} committed{said}; {told.left:,} still to be done")
+    return lines
+
+
 def outline_lines(outline: Outline) -> list[str]:
     """What a removal takes, before it is done."""
     from curate.catalog.status import human_bytes
@@ -206,4 +229,6 @@ TOLD: dict[str, Callable[[Any], list[str]]] = {
     "EvaluateReport": _evaluation,
     "RetryReport": _retry,
     "GrowthReport": _growth,
+    "WorkReport": _worked,
+    "CommitReport": _committed,
 }

@@ -13,7 +13,7 @@ from curate.schema import nearest
 from curate.settings import Settings
 from curate.stage import PartReport, PartTask, Phase
 
-PACKAGES = {"local": "", "ray": "ray"}
+PACKAGES = {"local": "", "slurm": "", "ray": "ray"}
 """Names of the engines, and the foreign package that each needs; the extra that brings it has the engine's name."""
 
 
@@ -32,12 +32,15 @@ class EngineSettings(Settings):
     name: str = "local"
     address: str = ""  # where a cluster is reached; each engine says in its file in conf/engine what may stand here
     workers: int = Field(default=0, ge=0)  # processes; 0 means as many as the machine or cluster has room for
+    machines: int = Field(default=1, ge=1)  # that work at once, where the engine asks for them: tasks of a Slurm array
     threads_per_worker: int = Field(default=1, ge=1)  # of BLAS and torch; part of what makes scores repeatable
     tries: int = Field(default=3, ge=1)  # of a part whose worker died
     part_seconds: float = Field(default=3600.0, gt=0)  # a worker that needs longer for one part is taken for hung and replaced
     start_seconds: float = Field(default=120.0, gt=0)  # how long to wait until a cluster has room for a first worker
     lease_seconds: float = Field(default=10.0, ge=1)  # silence after which another run may take this one's place
     bucket_rows: int = Field(default=1 << 19, ge=1)  # of a grouping such as dedupe; a task needs up to 2.4 KB of memory for each
+    options: tuple[str, ...] = ()  # of sbatch, for example --partition=cpu
+    prologue: str = ""  # lines of shell that a job runs first, for example  module load python
     wave_parts: int = Field(default=256, ge=1)  # parts that are committed together at most
     wave_seconds: float = Field(default=30.0, ge=0)  # a finished part waits at most this long for its commit
 

@@ -11,6 +11,7 @@ import pytest
 from curate.engines.base import EngineSettings
 from curate.settings import compose
 from curate.store import Pool
+from tests.engines.fake_slurm import put_on_path
 from tests.engines.pools import plan
 from tests.engines.ray_nodes import Nodes, nodes
 
@@ -22,11 +23,18 @@ class Kind:
     name: str
     cluster: str = ""  # a session fixture that gives the settings with which the engine reaches its cluster
     gaps: Mapping[str, str] = field(default_factory=dict)  # test function -> the upstream reason
+    long: bool = False  # too slow for every day; test_slurm.py holds its short form
+
+    @property
+    def marks(self) -> list[pytest.MarkDecorator]:
+        """The engine's own mark, and `long`."""
+        return [getattr(pytest.mark, self.name), *([pytest.mark.long] if self.long else [])] if self.name != "local" else []
 
 
 KINDS = [
     Kind("local"),
     Kind("ray", cluster="ray_cluster"),
+    Kind("slurm", cluster="one_machine_slurm", long=True),
 ]
 
 
@@ -61,13 +69,21 @@ class Made:
         return ["--engine", self.name, *(f"engine.{key}={value}" for key, value in said.items())]
 
 
-@pytest.fixture(params=[pytest.param(kind, id=kind.name, marks=getattr(pytest.mark, kind.name, ())) for kind in KINDS])
+@pytest.fixture(params=[pytest.param(kind, id=kind.name, marks=kind.marks) for kind in KINDS])
 def engine(request: pytest.FixtureRequest) -> Made:
     kind: Kind = request.param
     reason = kind.gaps.get(request.function.__name__)
     if reason:
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     return Made(kind.name, request.getfixturevalue(kind.cluster) if kind.cluster else {})
+
+
+@pytest.fixture(scope="session")
+def one_machine_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
+    """Our `sbatch`, which runs array tasks as processes of this machine, on PATH."""
+    with pytest.MonkeyPatch.context() as patch:
+        put_on_path(tmp_path_factory.mktemp("slurm"), patch)
+        yield {"machines": 1}
 
 
 @pytest.fixture
