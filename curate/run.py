@@ -187,7 +187,7 @@ class _Work:
             waves.flush()
         self.progress.finish(shown)
 
-    def _outcomes(self, phase: Phase, orders: Sequence[PartTask], waves: _Waves) -> Iterator[PartReport | PartFailure]:
+    def _outcomes(self, phase: Phase, orders: Sequence[PartTask], waves: Waves) -> Iterator[PartReport | PartFailure]:
         """What becomes of each part; where its worker died at every try, after the rows to blame were looked for."""
         crashed: list[PartFailure] = []
         for outcome in make_engine(self.settings).each(phase, orders):
