@@ -106,7 +106,7 @@ def _work(
         else:
             failures.append(outcome)
             if folder:
-                _write(folder, f"{outcome.part}{FAILED}", outcome.message.encode())
+                _write(folder, f"{outcome.part}{FAILED}", pickle.dumps(outcome))
         progress.advance(phase.name, 1, failed=len(failures))
     progress.finish(phase.name)
     if failures:
@@ -173,7 +173,7 @@ class _Counter:
         committed = self.mine.by_part.get(part)
         if part in self.taken:
             self.told.twins += 1
-        elif not self._begun(left) or not self._is_current(left):
+        elif left.without or not self._begun(left) or not self._is_current(left):
             self.told.stale += 1
         elif committed and committed.path in files and committed.basis == left.basis:
             self.told.before += 1

@@ -35,6 +35,7 @@ class Left:
     absent: Sequence[str]  # tables that the phase would read, and that did not exist
     previous: str | None
     basis: str
+    without: Sequence[int]  # rows that were left out, to find those that kill their worker: no commit takes such a report
     report: PartReport
 
     @property
@@ -58,6 +59,7 @@ def leave(pool: Pool, phase: Phase, identity: str, task: PartTask, report: PartR
         "absent": [table for table in phase.inputs if table not in task.inputs],
         "previous": task.previous and Path(task.previous).name,
         "basis": task.basis,
+        "without": sorted(task.without),
         "report": asdict(report),
     }
     temporary = pool.temporary(".json")
@@ -88,7 +90,8 @@ def read(pool: Pool, table: str, name: str) -> Left | None:
         said = json.loads(text)
         told = said["report"]
         report = PartReport(told["part"], tuple(PartFile(**file) for file in told["files"]), told["reasons"], told["counters"])
-        return Left(path, table, said["identity"], said["inputs"], said["absent"], said["previous"], said["basis"], report)
+        meant = (said[name] for name in ("identity", "inputs", "absent", "previous", "basis", "without"))
+        return Left(path, table, *meant, report)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
 
@@ -100,7 +103,8 @@ def schema_of(pool: Pool, left: Left) -> pa.Schema:
 
 def answers(left: Left, task: PartTask) -> bool:
     """Whether the report is what the task asks for."""
-    return left.basis == task.basis and left.previous == (task.previous and Path(task.previous).name) and left.is_whole
+    previous = task.previous and Path(task.previous).name
+    return (left.basis, left.previous, left.without) == (task.basis, previous, sorted(task.without)) and left.is_whole
 
 
 def named_files(pool: Pool) -> Iterator[Path]:

@@ -77,7 +77,7 @@ class SlurmEngine:
                 yield from _heard(job, desk)
             vain = 0 if len(desk.waiting) < before else vain + 1
         for part in sorted(desk.waiting):
-            yield PartFailure(part, f"its worker died {vain} times: see {pool.path / LOGS}")
+            yield PartFailure(part, f"its worker died {vain} times: see {pool.path / LOGS}", crashed=True)
 
     @contextmanager
     def _ordered(self, pool: Pool, phase: Phase, tasks: Sequence[PartTask]) -> Iterator[_Array]:
@@ -126,8 +126,9 @@ class _Array:
     def failures(self) -> Iterator[PartFailure]:
         """Parts that a worker gave up, as far as nobody has asked yet."""
         for path in sorted(self.folder.glob(f"*{FAILED}")):
-            yield PartFailure(int(path.stem), path.read_text())
+            failure: PartFailure = pickle.loads(path.read_bytes())
             path.unlink()
+            yield failure
 
 
 @dataclass
