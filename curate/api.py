@@ -8,7 +8,9 @@ pool.sql("SELECT reason, count(*) FROM samples GROUP BY 1").df()
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from curate.catalog.funnel import Funnel, funnel
 from curate.catalog.history import Event, history
 from curate.catalog.report import report as write_report
 from curate.catalog.sql import query, render
-from curate.catalog.status import Status, status
+from curate.catalog.status import Status, shown_runs, status
 from curate.catalog.verify import verify
 from curate.catalog.views import NO_POLICY, current_policy
 from curate.dedupe.pictures import DedupeReport, dedupe, output_tables
@@ -31,9 +33,12 @@ from curate.filter.decide import FilterReport, filter_pool
 from curate.filter.decide import preview as count
 from curate.filter.settings import FilterSettings
 from curate.learn import EvaluateReport, evaluate_model
-from curate.lease import claim
+from curate.lease import LEASE_SECONDS, Run, claim, this_process
+from curate.monitor.settings import LogSettings
+from curate.monitor.watch import watched
 from curate.plan.settings import InputSettings
 from curate.progress import Progress, Silent
+from curate.removal.leftovers import DAY_SECONDS, SweepReport, sweep
 from curate.removal.proof import ProofReport, prove
 from curate.removal.takedown import RemovalReport, purge, takedown
 from curate.run import PhaseReport, crew, run_phase
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from curate.later import GrowthReport, RetryReport
+    from curate.monitor.documents import RunStatus
     from curate.stage import Phase
     from curate.train.loop import TrainReport
     from curate.work import CommitReport, WorkReport
@@ -119,6 +125,10 @@ class Pool:
         """Parts done, rows by reason, who is writing, sizes on disk."""
         return status(self._store)
 
+    def runs(self) -> tuple[RunStatus, ...]:
+        """What the pool's runs say of themselves: those under way, those that died, and the newest that is over."""
+        return shown_runs(self._store)
+
     def history(self, url: str) -> list[Event]:
         """What became of one URL, sample_id or url_id, in the order in which it happened."""
         return history(self._store, url)
@@ -131,8 +141,8 @@ class Pool:
         settings = build(InputSettings, merged(listed, {"path": said}))
         asking, engine = self._settings("fetch", FetchSettings, dict(fetch or {})), self._settings("engine", EngineSettings, {})
         had = self._stored("prefilter")
-        with claim(self._store, {}, engine.lease_seconds) as run:
-            return grow(self._store, run, settings, (had.get("where"), had.get("uid_file")), asking, engine, self._progress)
+        with self._writing("add", lease_seconds=engine.lease_seconds) as (run, told):
+            return grow(self._store, run, settings, (had.get("where"), had.get("uid_file")), asking, engine, told)
 
     def retry(self, reasons: str | Sequence[str] = (), older_than: datetime.timedelta | str | None = None, **changes: Any) -> RetryReport:
         """Asks failed rows once more: those of the reasons, by default all that another try may mend; `older_than` like "7d"."""
@@ -141,16 +151,17 @@ class Pool:
         chosen = retry_reasons([reasons] if isinstance(reasons, str) else list(reasons))
         spared = age(older_than) if isinstance(older_than, str) else older_than
         asking, engine = self._settings("fetch", FetchSettings, changes), self._settings("engine", EngineSettings, {})
-        with claim(self._store, {}, engine.lease_seconds) as run:
-            return retry(self._store, run, asking, engine, chosen, spared, self._progress)
+        with self._writing("retry", lease_seconds=engine.lease_seconds) as (run, told):
+            return retry(self._store, run, asking, engine, chosen, spared, told)
 
     def score(self, model: str | None = None, weights: str | None = None, **changes: Any) -> PhaseReport:
         """Computes a table of scores; with `model` or `weights`, its CLIP scorer is that one. No request is made."""
+        log = changes.pop("log", None)
         settings = build(ScoreSettings, merged(self._scorers(changes.get("name"), model, weights), changes))
         phase, engine = ScorePhase(settings), self._settings("engine", EngineSettings, {})
         phase.record(self._store)
-        with claim(self._store, {}, engine.lease_seconds) as run:
-            return run_phase(self._store, run, phase, engine, self._progress)
+        with self._writing("score", lease_seconds=engine.lease_seconds, log=log) as (run, told):
+            return run_phase(self._store, run, phase, engine, told)
 
     def work(self, phase: str, parts: Iterable[int] | None = None, workers: int = 0, **changes: Any) -> WorkReport:
         """Does open parts of `fetch` or `score` on this machine and leaves reports; `parts` defaults to a Slurm task's share."""
@@ -164,8 +175,8 @@ class Pool:
         from curate.work import commit
 
         engine = self._settings("engine", EngineSettings, {})
-        with claim(self._store, {}, engine.lease_seconds) as run:
-            return commit(self._store, run, engine, self._progress)
+        with self._writing("commit", lease_seconds=engine.lease_seconds) as (run, told):
+            return commit(self._store, run, engine, told)
 
     def _phase(self, name: str, changes: dict[str, Any]) -> Phase:
         if name == "fetch":
@@ -181,8 +192,8 @@ class Pool:
     def dedupe(self, **changes: Any) -> DedupeReport:
         """Finds rows that show the same picture."""
         settings, engine = self._settings("dedupe", DedupeSettings, changes), self._settings("engine", EngineSettings, {})
-        with claim(self._store, output_tables(settings), engine.lease_seconds) as run:
-            return dedupe(self._store, run, settings, crew(engine), self._progress)
+        with self._writing("dedupe", output_tables(settings), engine.lease_seconds) as (run, told):
+            return dedupe(self._store, run, settings, crew(engine), told)
 
     def filter(self, policy: str = "", where: str = "", preview: bool = False, **changes: Any) -> FilterReport:
         """Applies a policy, or a condition; what is no setting in `changes` is one of the policy's parameters."""
@@ -192,14 +203,14 @@ class Pool:
         settings = build(FilterSettings, said)
         if preview:
             return count(self._store, settings)
-        with claim(self._store, {}) as run:
-            return filter_pool(self._store, run, settings, self._progress)
+        with self._writing("filter") as (run, told):
+            return filter_pool(self._store, run, settings, told)
 
     def pack(self, subset: str | None = None, **changes: Any) -> PackReport:
         """Writes a subset as shards; default the one applied last."""
         settings = self._settings("pack", PackSettings, changes)
-        with claim(self._store, {}) as run:
-            return pack(self._store, run, subset or self._current(), settings, self._progress)
+        with self._writing("pack") as (run, told):
+            return pack(self._store, run, subset or self._current(), settings, told)
 
     def dataset(self, where: str = "keep", policy: str | None = None, seed: int = 0) -> Selection:
         """The rows of `samples` that a condition selects, as training samples without packing; see `Selection.epoch`."""
@@ -226,25 +237,52 @@ class Pool:
         """Deletes the stored bytes of dropped rows; what was measured of them stays."""
         return purge(self._store, where, dry_run=dry_run, progress=self._progress)
 
+    def sweep(self, older_than_seconds: float = DAY_SECONDS, *, dry_run: bool = False) -> SweepReport:
+        """Deletes files that no version of a table names and that no run or report needs."""
+        return sweep(self._store, older_than_seconds, dry_run, self._progress)
+
     def prove(self) -> ProofReport:
         """Searches every file for what was ever taken down."""
         return prove(self._store, self._progress)
 
     def train(self, name: str | None = None, subset: str | None = None, where: str | None = None, **changes: Any) -> TrainReport:
         """Trains a model into POOL/models/<name>, on packed shards or on the rows that `where` selects; resumes."""
+        log = changes.pop("log", None)
         stored = {key: value for key, value in self._stored("train").items() if not (key in _LENGTHS and _LENGTHS & changes.keys())}
         settings = build(TrainSettings, merged(stored, changes))
         source = self.dataset(where, seed=settings.seed) if where else ShardReader(self._shards(subset), seed=settings.seed)
         from curate.train.loop import train  # loads torch, which a wrong call need not wait for
 
-        return train(source, settings, self.path / "models" / (name or PRETRAINED), self._progress)
+        out, words = self.path / "models" / (name or PRETRAINED), f"train {name or PRETRAINED}"
+        if os.environ.get("RANK", "0") != "0":  # of torchrun's processes one tells how it goes
+            return train(source, settings, out, self._progress)
+        with watched(self._store, this_process(), words, self._log(log), self._progress, settings.model_dump(mode="json")) as told:
+            return train(source, settings, out, told)
 
     def evaluate(self, model: str | Path | None = None, data: str | Path | None = None, **changes: Any) -> EvaluateReport:
         """Measures a model (name of a run of this pool, or a folder) on WebDataset tars of held-out samples."""
         folder = self._model(model)
         settings = self._settings("evaluate", EvaluateSettings, {**changes, **({"data": str(data)} if data else {})})
-        with claim(self._store, {}) as run:
-            return evaluate_model(self._store, run, folder, settings, self._progress)
+        with self._writing("eval") as (run, told):
+            return evaluate_model(self._store, run, folder, settings, told)
+
+    @contextmanager
+    def _writing(
+        self, what: str, tables: Mapping[str, pa.Schema] | None = None, lease_seconds: float = LEASE_SECONDS, log: object = None
+    ) -> Iterator[tuple[Run, Progress]]:
+        """The lease of some tables, and a progress that others hear of as well."""
+        with (
+            claim(self._store, tables or {}, lease_seconds) as run,
+            watched(self._store, run.owner, what, self._log(log), self._progress) as told,
+        ):
+            yield run, told
+
+    def _log(self, said: object) -> LogSettings:
+        """Where figures go: as in the pool's last run, or as said for this call."""
+        stored = self._stored("log")
+        return build(
+            LogSettings, merged(stored, {"to": said} if isinstance(said, str) else dict(said) if isinstance(said, Mapping) else {})
+        )
 
     def _scorers(self, name: object, model: str | None, weights: str | None) -> dict[str, Any]:
         """Score settings of the last run; another model was not fitted on this pool, so it spares no row of it."""

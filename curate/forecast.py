@@ -92,7 +92,8 @@ def estimate(
 ) -> Estimate:
     """Fetches about `rows` rows of a list, as `curate run ingest` would with these overrides, and reckons up the rest.
 
-    With `policy` (or a `filter.…` override) the sample is also scored and filtered. `price` is that of a machine hour. The
+    With `policy` (or a `filter.…` override) the sample is also scored and filtered. `price` is that of a machine hour, by
+    default `engine.price_per_machine_hour`; hours are those of one machine such as this. The
     sample's pool is removed, or stays in the folder `keep`. Raises CurateError.
     """
     if rows < 1:
@@ -106,10 +107,13 @@ def estimate(
     folder = Path(keep) if keep else Path(tempfile.mkdtemp(prefix="curate-estimate-"))
     try:
         begun = time.monotonic()
-        job = run_recipe(recipe, folder, [*said, *_sampling(settings, found, rows)], progress=progress)
+        here = ["engine.name=local", *_sampling(settings, found, rows)]  # a sample needs no cluster
+        job = run_recipe(recipe, folder, [*said, *here], progress=progress)
         seconds = time.monotonic() - begun
         hosts = _busiest(found, settings, progress)
-        return _Reckoning(job, settings, found).estimate(path, seconds, hosts, decides, price, str(folder) if keep else None)
+        return _Reckoning(job, settings, found).estimate(
+            path, seconds, hosts, decides, _price(price, settings), str(folder) if keep else None
+        )
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -125,6 +129,11 @@ def _sampling(settings: RecipeSettings, found: Survey, rows: int) -> list[str]:
     workers = worker_count(settings.engine)
     each = max(1, -(-round(found.rows * share) // workers))
     return [f"input.sample={share!r}", f"plan.rows_per_part={each}", "filter.groups=none"]
+
+
+def _price(said: float | None, settings: RecipeSettings) -> float | None:
+    """Of an hour of one machine such as this: as said, or the example in the engine's file in conf/engine."""
+    return settings.engine.price_per_machine_hour if said is None else said
 
 
 def _busiest(found: Survey, settings: RecipeSettings, progress: Progress) -> tuple[str | None, int]:
@@ -280,7 +289,9 @@ def _lines(said: Estimate) -> list[str]:
     if said.kept_rows:
         told.append(("kept rows", [f"{figure:,.0f}" for figure in _ends(said.kept_rows)], f"by {said.policy}"))
     if said.price:
-        told.append(("price", [f"{figure:,.2f}" for figure in _ends(said.price)], ""))
+        told.append(
+            ("price", [f"{figure:,.2f}" for figure in _ends(said.price)], "machine-hours at your price: an example until you set it")
+        )
     width = max(len(value[0]) for _, value, _ in told)
     lines = [f"{said.list}: {said.rows:,} rows; {said.mapping}"]
     lines += [f"{said.sampled:,} of them, drawn by hash, were fetched in {said.seconds:.0f} s; in brackets 95 % intervals", ""]

@@ -247,15 +247,28 @@ class _Claim:
 
 
 def lease_holder(pool: Pool, table: str) -> dict[str, object] | None:
-    """Who writes `table` right now (host, pid, since), or None."""
+    """Who writes `table` right now (host, pid, since, heard: both seconds since 1970), or None."""
     lease = pool.path / "leases" / f"{table}.json"
     found = _read_lease(lease)
-    return found if found is not None and _is_live(found, lease) else None
+    with suppress(FileNotFoundError):
+        if found is not None and _is_live(found, lease):
+            return {**found, "heard": lease.stat().st_mtime}
+    return None
 
 
 def _me(lease_seconds: float) -> dict[str, object]:
     me = os.getpid()
     return {"host": socket.gethostname(), "pid": me, "started": _started(me), "since": time.time(), "lease_seconds": lease_seconds}
+
+
+def this_process() -> dict[str, object]:
+    """Who this is, in a lease's words, for those that hold none (a training)."""
+    return _me(LEASE_SECONDS)
+
+
+def is_process_gone(owner: Mapping[str, object]) -> bool:
+    """Whether the owner ran on this machine and does so no more; of other machines nobody knows."""
+    return owner.get("host") == socket.gethostname() and _started(int(str(owner["pid"]))) != owner.get("started")
 
 
 def _refuse_when_live(lease: Path, table: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -14,6 +15,9 @@ class Progress(Protocol):
     def advance(self, task: str, n: int = 1, **facts: object) -> None:
         """Adds `n` units; `facts` are shown beside the bar (`loss=3.2`, `failed=17`) until others replace them."""
 
+    def tally(self, task: str, reasons: Mapping[str, int], counters: Mapping[str, float]) -> None:
+        """What `task` has come to so far: rows by reason, and what it took (bytes_read, cpu_seconds, …); for those who watch."""
+
     def finish(self, task: str) -> None:
         """Says that `task` is done, whether or not its total was reached."""
 
@@ -25,6 +29,9 @@ class Silent:
         """Shows nothing."""
 
     def advance(self, task: str, n: int = 1, **facts: object) -> None:
+        """Shows nothing."""
+
+    def tally(self, task: str, reasons: Mapping[str, int], counters: Mapping[str, float]) -> None:
         """Shows nothing."""
 
     def finish(self, task: str) -> None:

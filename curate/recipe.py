@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from curate.fetch.settings import FetchSettings
 from curate.filter.settings import FilterSettings
 from curate.lease import Run, claim
 from curate.media.url import redacted
+from curate.monitor.settings import LogSettings
+from curate.monitor.watch import watched
 from curate.plan.settings import InputSettings, PlanSettings
 from curate.progress import Progress, Silent
 from curate.run import make_engine
@@ -83,6 +86,7 @@ class RecipeSettings(Settings):
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     engine: EngineSettings = EngineSettings()
+    log: LogSettings = LogSettings()
 
 
 @dataclass
@@ -174,8 +178,8 @@ def run_recipe(
     settings, steps = recipe_settings(recipe, overrides), recipe.chosen(only, start)
     make_engine(settings.engine)  # one whose package is missing is refused before anything is written
     pool = Pool.create(pool_path)
-    with claim(pool, {}, settings.engine.lease_seconds) as run:
-        job = Job(pool, settings, run, progress or Silent())
+    with claim(pool, {}, settings.engine.lease_seconds) as run, _told(pool, run, recipe, settings, progress) as told:
+        job = Job(pool, settings, run, told)
         for step in steps[:1]:  # a run that is refused its first table leaves no trace
             _take(job, step)
         pool.write_document("settings", {"recipe": recipe.name, "settings": _without_secrets(settings)})
@@ -184,6 +188,11 @@ def run_recipe(
         run.check()
         pool.write_document("last_run", {"seconds": job.seconds, "counters": dict(job.counters)})
     return job
+
+
+def _told(pool: Pool, run: Run, recipe: Recipe, settings: RecipeSettings, progress: Progress | None) -> AbstractContextManager[Progress]:
+    """Progress that `curate status` and the places named in `log` hear of as well."""
+    return watched(pool, run.owner, f"run {recipe.name}", settings.log, progress or Silent(), _without_secrets(settings))
 
 
 def _without_secrets(settings: RecipeSettings) -> dict[str, Any]:

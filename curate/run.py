@@ -37,6 +37,7 @@ class PhaseReport:
     reasons: collections.Counter[str] = field(default_factory=collections.Counter)
     counters: collections.Counter[str] = field(default_factory=collections.Counter)
     passes: int = 1
+    waiting: int = 0  # parts that the phase before has not finished yet, as when it runs at the same time
 
 
 def make_engine(settings: EngineSettings) -> Engine:
@@ -77,7 +78,7 @@ def run_phase(pool: Pool, run: Run, phase: Phase, settings: EngineSettings, prog
     for parts in _lists(pool, phase, tasks):
         work.do(phase, [task for task in parts if not _is_current(task)])
         work.later_passes(parts)
-    return work.end(len(tasks))
+    return work.end(tasks)
 
 
 def redo(pool: Pool, run: Run, phase: Repeatable, settings: EngineSettings, again: Again, progress: Progress | None = None) -> PhaseReport:
@@ -91,7 +92,7 @@ def redo(pool: Pool, run: Run, phase: Repeatable, settings: EngineSettings, agai
     for parts in _lists(pool, phase, tasks):
         work.do(phase, work.chosen(parts, again))
         work.later_passes(parts)
-    return work.end(len(tasks))
+    return work.end(tasks)
 
 
 def stale_parts(pool: Pool, phase: Phase) -> tuple[list[PartTask], int]:
@@ -124,21 +125,29 @@ def _is_current(task: _Task) -> bool:
     return task.basis == task.order.basis
 
 
-def _tasks(pool: Pool, phase: Phase) -> list[_Task]:
-    """One for every part of the phase's first input, in part order."""
+class _Tasks(list[_Task]):
+    """Tasks in part order; `waiting` counts the parts that lack an input still."""
+
+    def __init__(self, tasks: Sequence[_Task], waiting: int) -> None:
+        super().__init__(tasks)
+        self.waiting = waiting
+
+
+def _tasks(pool: Pool, phase: Phase) -> _Tasks:
+    """One for every part that all inputs have, in part order."""
     inputs = {name: pool.snapshot(name) for name in phase.inputs}
     if inputs[phase.inputs[0]].version < 0:
         raise UsageError(f"{phase.name} reads table {phase.inputs[0]!r}, which this pool does not have yet: run the phase before it first")
     present = {name: found for name, found in inputs.items() if found.version >= 0}
     mine = pool.snapshot(phase.table)
     beside = [pool.snapshot(name) for name in phase.also] if isinstance(phase, Repeatable) else []
-    return [_task(pool, phase, present, mine, beside, part) for part in sorted(inputs[phase.inputs[0]].by_part)]
+    ready = set.intersection(*(set(found.by_part) for found in present.values()))
+    return _Tasks(
+        [_task(pool, phase, present, mine, beside, part) for part in sorted(ready)], len(inputs[phase.inputs[0]].by_part) - len(ready)
+    )
 
 
 def _task(pool: Pool, phase: Phase, inputs: Mapping[str, Snapshot], mine: Snapshot, beside: Sequence[Snapshot], part: int) -> _Task:
-    missing = [name for name, found in inputs.items() if part not in found.by_part]
-    if missing:
-        raise UsageError(f"{phase.name}: table {missing[0]!r} lacks part {part}: run the phase that writes it first")
     basis = part_basis(phase.identity(), {name: found.by_part[part].path for name, found in inputs.items()})
     paths = {name: found.path_of(part) for name, found in inputs.items()}
     if part not in mine.by_part:
@@ -175,6 +184,7 @@ class _Work:
             return
         waves, shown = Waves(self.run, phase.table, self.settings), name or phase.name
         self.progress.start(shown, len(tasks), "parts")
+        took = collections.Counter[str]()  # in this pass
         try:
             for outcome in self._outcomes(phase, [task.order for task in tasks], waves):
                 if isinstance(outcome, PartFailure):
@@ -183,6 +193,8 @@ class _Work:
                 self._count(outcome)
                 waves.add(outcome)
                 self.progress.advance(shown, 1, **_facts(self.report))
+                took.update(outcome.counters)
+                self.progress.tally(shown, self.report.reasons, took)
         finally:
             waves.flush()
         self.progress.finish(shown)
@@ -239,10 +251,10 @@ class _Work:
         self.reasons[report.part] = report.reasons
         self.report.parts = len(self.reasons)
 
-    def end(self, parts: int) -> PhaseReport:
+    def end(self, tasks: _Tasks) -> PhaseReport:
         """The report on all passes. Raises PartsFailed."""
-        self.report.reasons = +self.report.reasons
-        self.report.skipped = parts - len(self.reasons.keys() | self.failures.keys())
+        self.report.reasons, self.report.waiting = +self.report.reasons, tasks.waiting
+        self.report.skipped = len(tasks) - len(self.reasons.keys() | self.failures.keys())
         self.report.seconds = time.monotonic() - self.begun
         if self.failures:
             part, message = next(iter(self.failures.items()))

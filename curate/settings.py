@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from curate.errors import SettingsError
 
-GROUPS = ("engine", "train", "evaluate")
+GROUPS = ("engine", "train", "evaluate", "log")
 """Keys that also take a name: that of a file in `conf/<key>/`."""
 
 COMMAND_LINE = "the command line"

@@ -34,6 +34,8 @@ PLACES = {
     "duckdb": ("schema.py", "plan/", "catalog/", "filter/", "removal/targets.py"),
     "deltalake": ("store.py", "lease.py"),  # the reading and the writing half of the store
     "pycurl": ("fetch/transport.py",),
+    "tensorboard": ("monitor/boards.py",),
+    "wandb": ("monitor/boards.py",),
     "img2dataset": ("fetch/peer.py",),
     "protego": ("fetch/robots.py",),
     "aiodns": ("fetch/resolver.py",),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 from curate.catalog.subsets import read_subset
 from curate.catalog.views import connect, current_policy, pin
 from curate.lease import REMOVAL, lease_holder
+from curate.monitor.documents import RunStatus, runs
 from curate.store import Pool, Snapshot
 
 FOLDERS = ("tables", "tars", "embeddings", "models", "shards", "report", "tmp")
@@ -40,6 +43,8 @@ class Status:
     bytes_on_disk: Mapping[str, int]  # by folder
     withdrawn_subsets: tuple[str, ...] = ()  # decided on tables that a removal has taken away
     removal: str = ""  # takedown or purge: one is under way, or was interrupted
+    runs: tuple[RunStatus, ...] = ()  # those that go on, those that died since, and the newest that is over
+    reports: Mapping[str, int] = dataclasses.field(default_factory=dict)  # by table: left by workers, waiting for `curate commit`
 
     def to_dict(self) -> dict[str, object]:
         """Plain data for JSON."""
@@ -49,9 +54,11 @@ class Status:
         """Lines for a terminal."""
         outcomes = ", ".join(f"{name} {rows:,}" for name, rows in self.outcomes.items())
         lines = [f"{self.path}", f"{self.rows:,} rows: {outcomes}", ""]
+        lines += [line for run in self.runs for line in (*run.lines(), "")]
         for table in self.tables:
-            writer = f"  ← process {table.writer['pid']} on {table.writer['host']}" if table.writer else ""
+            writer = _writer(table.writer) if table.writer else ""
             lines.append(f"{table.table:<28} {table.parts:>6,} of {table.parts_wanted:,} parts {table.rows:>12,} rows{writer}")
+        lines += [f"{count:,} reports on {table} wait: curate commit {self.path}" for table, count in self.reports.items()]
         lines += [f"subset {name} is withdrawn: apply its policy again" for name in self.withdrawn_subsets]
         lines += (
             [f"a {self.removal} is under way or was interrupted: curate {self.removal} {self.path}  finishes it"] if self.removal else []
@@ -75,7 +82,40 @@ def status(pool: Pool) -> Status:
     names = sorted(path.stem for path in (pool.path / "subsets").glob("*.json"))
     withdrawn = tuple(name for name in names if read_subset(pool, name).found.get("withdrawn"))
     removal = str((pool.read_document(REMOVAL) or {}).get("kind", ""))
-    return Status(str(pool.path), policy, sum(outcomes.values()), outcomes, reasons, tables, sizes, withdrawn, removal)
+    return Status(
+        str(pool.path),
+        policy,
+        sum(outcomes.values()),
+        outcomes,
+        reasons,
+        tables,
+        sizes,
+        withdrawn,
+        removal,
+        shown_runs(pool),
+        _reports(pool),
+    )
+
+
+def shown_runs(pool: Pool) -> tuple[RunStatus, ...]:
+    """The runs that a person wants to see: those under way, those that died after the last that came to its end, and that one."""
+    known = runs(pool)
+    over = [run for run in known if run.state not in ("running", "dead")]
+    last = over[-1:]
+    return tuple(
+        [*last, *(run for run in known if run.state == "running" or (run.state == "dead" and run.begun > (last[0].begun if last else 0)))]
+    )
+
+
+def _reports(pool: Pool) -> dict[str, int]:
+    """What workers without a lease have left for a commit."""
+    found = collections.Counter(path.parent.name for path in (pool.path / "reports").glob("*/*.json"))
+    return dict(sorted(found.items()))
+
+
+def _writer(writer: Mapping[str, object]) -> str:
+    ago = max(0.0, time.time() - float(str(writer["heard"])))
+    return f"  ← process {writer['pid']} on {writer['host']}, heard {ago:.0f} s ago"
 
 
 def _table_status(pool: Pool, snapshot: Snapshot, wanted: int) -> TableStatus:

@@ -31,7 +31,7 @@ SECTIONS: dict[str, list[click.Command]] = {
     "On clusters": [cluster.work, cluster.commit, cluster.slurm],
     "After the first run": [later.add, later.retry],
     "Look": [look.sql, look.funnel, look.report, look.status, look.history, look.verify, look.digest],
-    "Remove": [removal.takedown, removal.purge],
+    "Remove": [removal.takedown, removal.purge, removal.sweep],
     "Learn": [learn.train, learn.evaluate],
     "This machine": [doctor],
 }
@@ -39,6 +39,7 @@ SECTIONS: dict[str, list[click.Command]] = {
 _EXTRAS = {
     "torch": "train", "torchvision": "train", "open_clip": "train", "safetensors": "train", "webdataset": "train",
     "ray": "ray", "pyspark": "spark", "img2dataset": "img2dataset",
+    "tensorboard": "tensorboard", "wandb": "wandb",
 }  # fmt: skip
 _LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO}
 

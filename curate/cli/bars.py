@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn
@@ -43,6 +43,9 @@ class Bars:
             self.live.update(self._ids[task], advance=n, facts=shown(facts))
         else:
             self.live.advance(self._ids[task], n)
+
+    def tally(self, task: str, reasons: Mapping[str, int], counters: Mapping[str, float]) -> None:
+        """Shows nothing more: the facts beside a bar say enough."""
 
     def finish(self, task: str) -> None:
         """Fills a bar whose total nobody knew, and stops its clock."""

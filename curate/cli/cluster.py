@@ -74,7 +74,7 @@ def slurm(name: str | None) -> None:
     \b
     Examples:
       curate slurm
-      curate slurm array > array.sbatch
+      curate slurm array
     """
     from curate.errors import UsageError
     from curate.schema import nearest, resources

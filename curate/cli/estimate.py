@@ -16,7 +16,7 @@ from curate.cli.progress import display
 @overrides_argument
 @click.option("--rows", type=click.IntRange(min=1), default=1000, help="How many rows to fetch for it, about.  [1000]")
 @click.option("--policy", help="Also score them, and say how many rows this policy keeps.")
-@click.option("--price", type=click.FloatRange(min=0), help="Of a machine hour, in your currency.")
+@click.option("--price", type=click.FloatRange(min=0), help="Of a machine hour, in your currency.  [engine.price_per_machine_hour]")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep the sample's pool in this folder.")
 @format_option
 def estimate(

@@ -127,19 +127,27 @@ def history(pool: str, row: str, form: str) -> None:
 @click.command()
 @pool_argument
 @format_option
-def status(pool: str, form: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("--watch", "again", is_flag=True, help="Show the runs that are under way until they end; then all of it.")
+def status(pool: str, form: str, as_json: bool, again: bool) -> None:
     """Show where a pool stands.
 
-    Parts done, rows by reason, who is writing, sizes on disk.
+    Runs under way or over (parts done, rate, time left, rows by reason, CPU- and GPU-seconds), tables and who writes them,
+    rows by reason, sizes on disk. May be asked at any time, from any machine that sees the pool.
 
     \b
     Examples:
       curate status POOL
-      curate status POOL --format json
+      curate status POOL --watch
+      curate status POOL --json
     """
     import curate
+    from curate.cli.progress import watch_runs
 
-    say(curate.open(pool).status(), form)
+    opened = curate.open(pool)
+    if again:
+        watch_runs(opened.runs)
+    say(opened.status(), "json" if as_json else form)
 
 
 @click.command()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import click
 
 from curate.progress import Progress
+
+if TYPE_CHECKING:
+    from curate.monitor.documents import RunStatus
 
 LINE_SECONDS = 15.0
 
@@ -26,6 +30,18 @@ def display() -> Iterator[Progress]:
     bars = Bars()
     with bars.live:
         yield bars
+
+
+def watch_runs(look: Callable[[], Sequence[RunStatus]]) -> None:
+    """Draws what runs say of themselves once a second, for as long as one is under way; Ctrl-C ends it."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(), auto_refresh=False, transient=True) as live, contextlib.suppress(KeyboardInterrupt):
+        while going := [run for run in look() if run.state == "running"]:
+            live.update(Text("\n".join(line for run in going for line in run.lines())), refresh=True)
+            time.sleep(1.0)
 
 
 def shown(facts: dict[str, object]) -> str:
@@ -101,6 +117,9 @@ class Lines:
         if time.monotonic() - line.said >= LINE_SECONDS:
             line.said = time.monotonic()
             click.echo(line.text(task), err=True)
+
+    def tally(self, task: str, reasons: Mapping[str, int], counters: Mapping[str, float]) -> None:
+        """Says nothing more."""
 
     def finish(self, task: str) -> None:
         """Says how it ended."""

@@ -104,6 +104,30 @@ def purge(pool: str, where: str | None, dry_run: bool, yes: bool, form: str) -> 
     say(report, form)
 
 
+@click.command()
+@pool_argument
+@click.option("--older-than", metavar="AGE", default="1d", help="Only files that nobody has touched for so long: 12h, 7d.  [1d]")
+@dry_run_option
+@format_option
+def sweep(pool: str, older_than: str, dry_run: bool, form: str) -> None:
+    """Delete files that nobody names.
+
+    What killed runs and refused reports have left. Files that any version of a table names, that workers reported, or whose
+    table a run is writing are spared.
+
+    \b
+    Examples:
+      curate sweep POOL --dry-run
+      curate sweep POOL --older-than 7d
+    """
+    import curate
+    from curate.later import age
+
+    with display() as progress:
+        report = curate.open(pool, progress).sweep(age(older_than).total_seconds(), dry_run=dry_run)
+    say(report, form)
+
+
 def _confirm(outline: Outline) -> None:
     """Shows what is about to happen and waits for a yes; without a terminal only --yes counts."""
     from curate.cli.reports import outline_lines

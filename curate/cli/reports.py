@@ -44,14 +44,16 @@ def _prefilter(report: PrefilterReport) -> list[str]:
 
 
 def _phase(report: PhaseReport) -> list[str]:
+    waiting = f"; {counted(report.waiting, 'part')} wait for the phase before" if report.waiting else ""
     if not report.parts:
-        return [f"nothing new: {counted(report.skipped, 'part')} done before" if report.skipped else "nothing to do"]
+        done = f"nothing new: {counted(report.skipped, 'part')} done before" if report.skipped else "nothing to do"
+        return [f"{done}{waiting}"]
     good = report.reasons.get("ok", 0)
     others = {reason: rows for reason, rows in report.reasons.items() if reason != "ok" and rows}
     without = f", {sum(others.values()):,} without: {_by_reason(others)}" if others else ""
     skipped = f"; {counted(report.skipped, 'part')} had been done" if report.skipped else ""
     skipped += f"; in {report.passes} passes" if report.passes > 1 else ""
-    return [f"{good:,} rows with an image{without}{skipped}", *_counted_work(report)]
+    return [f"{good:,} rows with an image{without}{skipped}{waiting}", *_counted_work(report)]
 
 
 def _counted_work(report: PhaseReport) -> list[str]:

@@ -90,8 +90,8 @@ def read(pool: Pool, table: str, name: str) -> Left | None:
         said = json.loads(text)
         told = said["report"]
         report = PartReport(told["part"], tuple(PartFile(**file) for file in told["files"]), told["reasons"], told["counters"])
-        meant = (said[name] for name in ("identity", "inputs", "absent", "previous", "basis", "without"))
-        return Left(path, table, *meant, report)
+        meant = {name: said[name] for name in ("identity", "inputs", "absent", "previous", "basis", "without")}
+        return Left(path=path, table=table, report=report, **meant)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
 

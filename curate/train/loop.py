@@ -141,7 +141,7 @@ class _Run:
             return
         done = len(self.waiting)
         self._collect_losses()
-        self.progress.advance("train", done, loss=round(self.losses[-1], 3))
+        self.progress.advance("train", done, loss=self.losses[-1], lr=learning_rate(steps - 1, self.total, self.settings))
         if save and self.place.leads:
             checkpoint.save(self.out, self.identity, self.clip, self.optimizer, Progressed(steps, tuple(self.losses)))
 

@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -214,6 +214,9 @@ class Heard:
     def advance(self, task: str, n: int = 1, **facts: object) -> None:
         self.lines.append(("advance", task, n, facts["ok"]))
 
+    def tally(self, task: str, reasons: Mapping[str, int], counters: Mapping[str, float]) -> None:
+        self.tallied = sum(reasons.values())
+
     def finish(self, task: str) -> None:
         self.lines.append(("finish", task))
 
@@ -223,6 +226,7 @@ def test_progress_is_told_part_by_part(pool: Pool, engine: Made) -> None:
     work(pool, Groups(), engine(), heard)
     parts = [("advance", "alone", 1, 3 * number) for number in range(1, 6)]
     assert heard.lines == [("start", "alone", 5, "parts"), *parts, ("finish", "alone")]
+    assert heard.tallied == 15
 
 
 # -- at a terminal
