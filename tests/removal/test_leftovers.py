@@ -90,7 +90,9 @@ def test_tables_that_a_run_holds_are_let_alone(pool: Pool) -> None:
 def test_what_a_worker_reported_waits_for_its_commit(pool: Pool) -> None:
     work(pool, Groups(), ENGINE, None)
     make_old(pool)
-    assert sweep(pool).files == 0
+    before = {path for path in all_files(pool) if path.parent.name != "tmp"}  # there the phase of these tests takes its notes
+    sweep(pool)
+    assert before <= all_files(pool)
     with claim(pool, {}) as run:
         (told,) = commit(pool, run, ENGINE).tables
     assert told.left == 0 and told.committed == len(pool.snapshot("rows").files)
