@@ -140,7 +140,8 @@ def test_reports_committed_before_twins_and_halves_are_harmless(pool: Pool) -> N
     assert told(committed(pool)) == (4, 0, 1, 0, 2, 1)
     for name, text in kept.items():
         (folder / name).write_bytes(text)
-    assert told(committed(pool)) == (1, 4, 0, 0, 1, 0)
+    taken, before, twins, stale, unreadable, left = told(committed(pool))
+    assert (taken, before + stale, twins, unreadable, left) == (1, 4, 0, 1, 0) and stale <= 1, "either twin may have come first"
     assert parts_of(pool) == [0, 1, 2, 3, 4] and package.open(pool.path).sql("SELECT count(*) AS n FROM groups_alone").rows() == [{"n": 15}]
 
 
