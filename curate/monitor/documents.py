@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
@@ -85,10 +84,9 @@ def runs(pool: Pool) -> list[RunStatus]:
 
 def forget_old(pool: Pool) -> None:
     """Deletes documents of runs that are over, all but the newest."""
-    with contextlib.suppress(OSError):
-        for path in list(_over(pool))[:-KEPT]:
-            for suffix in (".json", ".prom"):
-                path.with_suffix(suffix).unlink(missing_ok=True)
+    for path in list(_over(pool))[:-KEPT]:
+        for suffix in (".json", ".prom"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _over(pool: Pool) -> Iterator[Path]:

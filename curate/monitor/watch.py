@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from curate.errors import RunFailed
+from curate.errors import CurateError, RunFailed
 from curate.monitor import openmetrics
 from curate.monitor.boards import Board, open_board
 from curate.monitor.documents import FOLDER, forget_old, write_whole
@@ -108,9 +108,9 @@ class _Monitor:
 
     def begin(self) -> None:
         """Writes the first document and starts the thread."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, CurateError):
             self.status.parent.mkdir(exist_ok=True)
-        forget_old(self.pool)
+            forget_old(self.pool)
         self._event("run_started")
         self._tell()
         self._thread.start()
@@ -148,7 +148,7 @@ class _Monitor:
             text = openmetrics.text(document, self.pool.path.name, shutil.disk_usage(self.pool.path).free)
             for path in filter(None, (self.status.with_suffix(".prom"), self.metrics)):
                 write_whole(path, text)
-        except OSError as error:
+        except (OSError, CurateError) as error:
             _log.warning("cannot tell how the run goes: %s", error)
 
     def _event(self, event: str, **facts: object) -> None:

@@ -77,7 +77,7 @@ def test_every_kind_of_report_of_a_recipe_is_described() -> None:
     assert set(TOLD) == {
         "RemovalReport",
         "PlanReport", "PrefilterReport", "PhaseReport", "TrainReport", "DedupeReport", "FilterReport", "PackReport", "PosixPath",
-        "EvaluateReport", "RetryReport", "GrowthReport",
+        "EvaluateReport", "RetryReport", "GrowthReport", "WorkReport", "CommitReport",
     }  # fmt: skip
 
 
