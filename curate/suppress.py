@@ -42,7 +42,7 @@ class Suppression:
         """Which rows must not be requested, shape (n,)."""
         return np.array([self.holds(*ids) for ids in zip(sample_ids, url_ids, strict=True)], np.bool_)
 
-    def holds_bytes(self, *sha256: str | None) -> bool:
+    def holds_bytes(self, *sha256: object) -> bool:
         """Whether one of these hashes (of the body as received, of the image as stored) is barred."""
         return any(value in self.hashes for value in sha256)
 

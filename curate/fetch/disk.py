@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -40,11 +40,11 @@ class Disk:
             with self._lock:
                 del self._open[part]
 
-    def learn(self, done: Mapping[int, Mapping[str, object]]) -> None:
-        """Takes the mean size of a part's new pictures for that of the next; `done` are the records of its requests."""
-        sizes = [int(str(record["image_bytes"])) for record in done.values() if record.get("image_bytes")]
-        if sizes:
-            self.row_bytes = sum(sizes) / len(done) + _ROW_BYTES
+    def learn(self, sizes_bytes: Sequence[object]) -> None:
+        """Takes the mean size of a part's new pictures for that of the next; one entry for each request, None without a picture."""
+        known = [size for size in sizes_bytes if isinstance(size, int)]
+        if known:
+            self.row_bytes = sum(known) / len(sizes_bytes) + _ROW_BYTES
 
 
 @contextlib.contextmanager

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from curate.fetch.rows import Done, Record
 from curate.fetch.settings import FetchSettings
-from curate.fetch.standing import Elsewhere, Record, standing
-from curate.fetch.wish import read_wishes, wish_columns
+from curate.fetch.standing import Elsewhere, standing
+from curate.fetch.wish import EMPTY, read_wishes, wish_columns
 from curate.stage import WORKER_CRASHED, PartTask
 from curate.store import Pool, read_columns
 from curate.suppress import REASON as WITHDRAWN
@@ -27,15 +28,22 @@ class Part:
     skips: list[str | None]
     earlier: dict[int, Record]
     owners: dict[str, int]  # what is asked for -> index of the row in whose name it is requested
-    done: dict[int, dict[str, object]] = field(default_factory=dict)  # owner's index -> result and telemetry columns
+    done: Done = field(default_factory=Done)  # outcomes of the owners' requests, in their order
 
-    def record(self, index: int) -> Record:
-        """Columns of `fetched` for one row."""
+    def sources(self) -> list[int | Record]:
+        """For each row what `done.column` takes its columns of `fetched` from."""
+        numbers = {asked: number for number, asked in enumerate(self.owners)}
+        return [self._source(index, row, numbers) for index, row in enumerate(self.rows)]
+
+    def _source(self, index: int, row: dict[str, Any], numbers: Mapping[str, int]) -> int | Record:
         if self.skips[index] is not None:
             return {"reason": self.skips[index]}
-        if index in self.earlier:
-            return self.earlier[index]
-        return self.done[self.owners[_asked(self.rows[index])]]
+        return self.earlier[index] if index in self.earlier else numbers[_asked(row)]
+
+    def telemetry_sources(self, before: Sequence[Record]) -> list[int | Record]:
+        """The same for telemetry: rows that were not requested themselves keep their line of `before`."""
+        numbers = {index: number for number, index in enumerate(self.owners.values())}
+        return [numbers.get(index, line) for index, line in enumerate(before)]
 
 
 def plan_part(task: PartTask, pool: Pool, settings: FetchSettings, elsewhere: Elsewhere, suppression: Suppression) -> Part:
@@ -76,7 +84,10 @@ def _rows(path: str, settings: FetchSettings) -> list[dict[str, Any]]:
     if not wanted:
         return rows
     wishes = read_wishes(pq.read_table(path, columns=list(wanted.values()), partitioning=None), wanted)
-    return [{**row, "wish": wish} for row, wish in zip(rows, wishes, strict=True)]
+    for row, wish in zip(rows, wishes, strict=True):
+        if wish is not EMPTY:
+            row["wish"] = wish
+    return rows
 
 
 def _asked(row: Mapping[str, Any]) -> str:

@@ -11,11 +11,10 @@ import datetime
 import hashlib
 import importlib.metadata
 import importlib.util
-import itertools
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +25,9 @@ import pyarrow as pa
 from curate.errors import MissingExtra, UsageError
 from curate.fetch.client import RunFacts
 from curate.fetch.peer_reasons import http_status, reason
+from curate.fetch.rows import Asked, Fetched, FetchRows, added, as_compute, needed
 from curate.fetch.settings import FetchSettings
-from curate.fetch.stage import FetchStage
-from curate.fetch.wish import Wish, wishes_of
+from curate.fetch.wish import Wish
 from curate.media.blur import BadBoxes, Box, parse_boxes
 from curate.media.header import ALLOWED, sniff
 from curate.stage import Compute, Resources, identity_of
@@ -71,12 +70,12 @@ class Img2datasetStage:
     @property
     def needs(self) -> pa.Schema:
         """As `FetchStage`."""
-        return FetchStage(self.settings).needs
+        return needed()
 
     @property
     def adds(self) -> pa.Schema:
         """As `FetchStage`."""
-        return FetchStage(self.settings).adds
+        return added()
 
     def identity(self) -> str:
         """Fingerprint of the settings that shape outcomes and of img2dataset's version."""
@@ -88,10 +87,16 @@ class Img2datasetStage:
 
     @contextmanager
     def open(self) -> Iterator[Compute]:
+        """As `open_rows`, in batches."""
+        with self.open_rows() as fetch:
+            yield as_compute(fetch, self.adds)
+
+    @contextmanager
+    def open_rows(self) -> Iterator[FetchRows]:
         """Imports the package, which takes seconds. Raises MissingExtra or UsageError."""
         require(self.settings)
         make = _downloader_class()
-        yield lambda batches: _compute(make, list(batches), self.settings, self.adds)
+        yield lambda batches: _fetched(make, batches, self.settings)
 
 
 def _downloader_class() -> Any:
@@ -101,18 +106,16 @@ def _downloader_class() -> Any:
     return Downloader
 
 
-def _compute(make: Any, batches: list[pa.RecordBatch], settings: FetchSettings, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Outcomes of all batches of one part, batch by batch; images wait on disk meanwhile."""
-    rows = [row for batch in batches for row in _requests(batch)]
+def _fetched(make: Any, batches: Iterable[Sequence[Asked]], settings: FetchSettings) -> Iterator[Fetched]:
+    """Outcomes of all rows of one part; images wait on disk meanwhile."""
+    rows = [_request(*asked) for batch in batches for asked in batch]
     asked = [row for row in rows if row.skip is None]
     with tempfile.TemporaryDirectory(prefix="curate-img2dataset-") as folder, _Spool(Path(folder)) as spool:
         if asked:
             _download(make, asked, settings, Path(folder), spool)
         places = iter(range(len(asked)))
-        left = iter(rows)
-        for batch in batches:
-            some = itertools.islice(left, batch.num_rows)
-            yield _as_batch([_row(spool, places, row, settings) for row in some], schema)
+        for row in rows:
+            yield _row(spool, places, row, settings)
 
 
 @dataclass(frozen=True)
@@ -125,24 +128,18 @@ class _Request:
     boxes: tuple[Box, ...] | None
 
 
-def _requests(batch: pa.RecordBatch) -> Iterator[_Request]:
-    for url, skip, wish in zip(batch.column("url").to_pylist(), batch.column("skip").to_pylist(), wishes_of(batch), strict=True):
-        try:
-            yield _Request(url, skip, wish, None if wish.boxes is None else parse_boxes(wish.boxes))
-        except BadBoxes:
-            yield _Request(url, skip or "boxes_unreadable", wish, None)
+def _request(url: str, skip: str | None, wish: Wish) -> _Request:
+    try:
+        return _Request(url, skip, wish, None if wish.boxes is None else parse_boxes(wish.boxes))
+    except BadBoxes:
+        return _Request(url, skip or "boxes_unreadable", wish, None)
 
 
-def _row(spool: _Spool, places: Iterator[int], row: _Request, settings: FetchSettings) -> tuple[_Columns, bytes | None]:
+def _row(spool: _Spool, places: Iterator[int], row: _Request, settings: FetchSettings) -> Fetched:
     if row.skip is not None:
         return {"reason": row.skip}, None
     columns, image = described(*spool.read(next(places)), settings)
     return (columns, image) if image is None else _judged(columns, image, row, settings)
-
-
-def _as_batch(rows: list[tuple[_Columns, bytes | None]], schema: pa.Schema) -> pa.RecordBatch:
-    arrays = [pa.array([columns.get(f.name) for columns, _ in rows], f.type) for f in schema if f.name != "image"]
-    return pa.RecordBatch.from_arrays([*arrays, pa.array([image for _, image in rows], pa.binary())], schema=schema)
 
 
 # -- the package at work

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,17 @@ from curate.fetch.disk import Disk, local_faults
 from curate.fetch.notes import Notes, recall_notes, write_notes
 from curate.fetch.part import Part, plan_part
 from curate.fetch.peer import Img2datasetStage
+from curate.fetch.rows import RESULT_COLUMNS, TAR_COLUMNS, TELEMETRY_COLUMNS, Asked, FetchRows, Record
 from curate.fetch.settings import FetchSettings
-from curate.fetch.stage import RESULT_COLUMNS, TELEMETRY_COLUMNS, FetchStage
-from curate.fetch.standing import TAR_COLUMNS, TELEMETRY, UNASKED, Elsewhere, Record, chosen, kept_telemetry, telemetry_basis
-from curate.fetch.wish import WISH
+from curate.fetch.stage import FetchStage
+from curate.fetch.standing import TELEMETRY, UNASKED, Elsewhere, chosen, kept_telemetry, telemetry_basis
+from curate.fetch.wish import EMPTY
 from curate.media.tar import TarWriter
 from curate.media.text import remove_controls
-from curate.stage import WORKER_CRASHED, Again, Compute, PartReport, PartTask, Resources, attach, check
+from curate.stage import WORKER_CRASHED, Again, PartReport, PartTask, Resources
 from curate.store import Pool
 from curate.suppress import REASON as WITHDRAWN
 from curate.suppress import Suppression, read_suppression
-
-_REQUESTS = pa.schema([("url", pa.string()), ("skip", pa.string()), ("wish", WISH)])
 
 
 @dataclass(frozen=True)
@@ -93,9 +91,8 @@ class FetchPhase:
     def open(self) -> Iterator[Callable[[PartTask], PartReport]]:
         """Opens the client once; yields the function that fetches one part, which several threads may call."""
         stage = self.stage
-        check([stage], _REQUESTS)
-        with stage.open() as compute:
-            yield _Worker(self.settings, partial(attach, stage, compute), stage.run.notes).fetch
+        with stage.open_rows() as fetch:
+            yield _Worker(self.settings, fetch, stage.run.notes).fetch
 
 
 @dataclass
@@ -103,7 +100,7 @@ class _Worker:
     """What the parts of one worker share."""
 
     settings: FetchSettings
-    compute: Compute
+    fetch_rows: FetchRows
     notes: Notes
     disk: Disk = field(default_factory=Disk)
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
@@ -127,62 +124,50 @@ class _Worker:
         with local_faults(pool):
             part = plan_part(task, pool, self.settings, self.elsewhere, suppression)
             with self.disk.room(pool, task.part, len(part.owners)):
-                _request(part, pool, task.part, self.compute, self.settings.batch_rows, suppression)
-        self.disk.learn(part.done)
+                _request(part, pool, task.part, self.fetch_rows, self.settings.batch_rows, suppression)
+        self.disk.learn(part.done.values("image_bytes"))
         return self._report(part, pool, task)
 
     def _report(self, part: Part, pool: Pool, task: PartTask) -> PartReport:
-        fetched = [part.record(index) for index in range(len(part.rows))]
-        written = pool.write_part("fetched", task.part, _table(part.rows, fetched, (*RESULT_COLUMNS, *TAR_COLUMNS)), task.basis)
+        fetched = _table(part, (*RESULT_COLUMNS, *TAR_COLUMNS), part.sources())
+        written = pool.write_part("fetched", task.part, fetched, task.basis)
         lines = _telemetry(part, kept_telemetry(task))
         beside = pool.write_part(TELEMETRY, task.part, lines, telemetry_basis(task.basis, written.path))
         said = write_notes(pool, task.part, self.notes, task.basis)
-        reasons = Counter(str(record["reason"] or "ok") for record in fetched)
+        reasons = Counter(reason or "ok" for reason in fetched["reason"].to_pylist())
         return PartReport(task.part, (written, beside, *([said] if said else [])), dict(reasons), _counters(part))
 
 
 # -- requests and the tar
 
 
-def _request(part: Part, pool: Pool, number: int, compute: Compute, batch_rows: int, suppression: Suppression) -> None:
+def _request(part: Part, pool: Pool, number: int, fetch: FetchRows, batch_rows: int, suppression: Suppression) -> None:
     """Fills `part.done`, and publishes the tar of the new images if there are any."""
     owners = list(part.owners.values())
     temporary = pool.temporary(".tar")
     try:
         with TarWriter(temporary) as tar:
-            outcomes = _outcomes(compute(_batches(part.rows, owners, batch_rows)))
+            outcomes = fetch(_batches(part.rows, owners, batch_rows))
             for index, (columns, image) in zip(owners, outcomes, strict=True):
-                if suppression.holds_bytes(columns["sha256"], columns["image_sha256"]):
+                if suppression.holds_bytes(columns.get("sha256"), columns.get("image_sha256")):
                     columns, image = _withheld(columns), None  # before it touches the disk
-                part.done[index] = columns if image is None else columns | _store(tar, part.rows[index], columns, image)
+                part.done.add(columns if image is None else columns | _store(tar, part.rows[index], columns, image))
             empty = not tar.size_bytes
         if not empty:
-            path = pool.publish(temporary, "tars", f"{number:05d}")
-            for columns in part.done.values():
-                if columns.get("tar_offset") is not None:
-                    columns["tar_file"] = path
+            part.done.name_tar(pool.publish(temporary, "tars", f"{number:05d}"))
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _batches(rows: Sequence[Record], owners: list[int], batch_rows: int) -> Iterator[pa.RecordBatch]:
+def _batches(rows: Sequence[dict[str, Any]], owners: list[int], batch_rows: int) -> Iterator[list[Asked]]:
     for start in range(0, len(owners), batch_rows):
-        asked = [rows[index] for index in owners[start : start + batch_rows]]
-        urls, wishes = pa.array([row["url"] for row in asked], pa.string()), pa.array([row.get("wish") for row in asked], WISH)
-        yield pa.record_batch([urls, pa.nulls(len(asked), pa.string()), wishes], schema=_REQUESTS)
-
-
-def _outcomes(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, Any], bytes | None]]:
-    for batch in batches:
-        for record in batch.to_pylist():
-            image = record.pop("image")
-            yield record, image
+        yield [(rows[index]["url"], None, rows[index].get("wish", EMPTY)) for index in owners[start : start + batch_rows]]
 
 
 def _withheld(columns: Record) -> dict[str, object]:
     """What may be said of a body that is on the suppression list: that it came, and nothing of what it shows."""
     kept = ("http_status", *TELEMETRY_COLUMNS)
-    return {**dict.fromkeys(columns), **{name: columns[name] for name in kept if name in columns}, "reason": WITHDRAWN}
+    return {**{name: columns[name] for name in kept if name in columns}, "reason": WITHDRAWN}
 
 
 def _store(tar: TarWriter, row: Record, columns: Record, image: bytes) -> dict[str, object]:
@@ -195,27 +180,25 @@ def _store(tar: TarWriter, row: Record, columns: Record, image: bytes) -> dict[s
 # -- tables
 
 
-def _table(rows: Sequence[Record], records: Sequence[Record], names: Iterable[str]) -> pa.Table:
-    columns = {name: [record.get(name) for record in records] for name in names}
-    return pa.table({"row": pa.array([row["row"] for row in rows], pa.int32()), **columns})
+def _table(part: Part, names: Iterable[str], sources: Sequence[int | Record]) -> pa.Table:
+    columns = {name: part.done.column(name, sources) for name in names}
+    return pa.table({"row": pa.array([row["row"] for row in part.rows], pa.int32()), **columns})
 
 
 def _telemetry(part: Part, kept: list[Record]) -> pa.Table:
     """One line per row; rows that were not requested themselves keep their line of an earlier pass, or have zero attempts."""
     before = kept if len(kept) == len(part.rows) else [UNASKED] * len(part.rows)
-    records = [part.done.get(index, line) for index, line in enumerate(before)]
-    lines = _table(part.rows, records, TELEMETRY_COLUMNS)
-    return lines.append_column("phase", pa.repeat(pa.scalar("fetch"), len(records)))
+    lines = _table(part, TELEMETRY_COLUMNS, part.telemetry_sources(before))
+    return lines.append_column("phase", pa.repeat(pa.scalar("fetch"), len(before)))
 
 
 def _counters(part: Part) -> dict[str, float]:
     """What the part cost; requests and bytes only where the stage tells them."""
-    done = part.done.values()
     told = {"requests": "attempts", "bytes_read": "bytes_read"}
-    sums = {name: [int(str(record[column])) for record in done if record[column] is not None] for name, column in told.items()}
+    known = {name: [value for value in part.done.values(column) if isinstance(value, int)] for name, column in told.items()}
     return {
-        **{name: float(sum(numbers)) for name, numbers in sums.items() if numbers or not done},
+        **{name: float(sum(numbers)) for name, numbers in known.items() if numbers or not len(part.done)},
         "urls": float(len(part.owners)),
-        "images": float(sum(record.get("tar_offset") is not None for record in done)),
+        "images": float(sum(offset is not None for offset in part.done.values("tar_offset"))),
         "rows_reused": float(len(part.earlier)),
     }

@@ -16,9 +16,10 @@ import resource
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow as pa
 import uvloop
@@ -27,26 +28,14 @@ from curate.fetch.buffer import ByteBudget, Spill
 from curate.fetch.client import Client, RunFacts, connect
 from curate.fetch.decoder import Decoder
 from curate.fetch.exchange import Answer
+from curate.fetch.rows import Asked, Fetched, FetchRows, added, as_compute, needed
 from curate.fetch.settings import FetchSettings
-from curate.fetch.wish import WISH, Wish, wishes_of
+from curate.fetch.wish import Wish
 from curate.media.url import redacted
-from curate.schema import table
 from curate.stage import Compute, Resources, identity_of
 
-RESULT_COLUMNS = (
-    "reason", "http_status", "final_url", "content_type", "signal", "signal_value", "original_bytes", "original_width",
-    "original_height", "original_format", "sha256", "md5", "hash_drift", "blurred", "exif", "width", "height", "format",
-    "image_bytes", "image_sha256",
-)  # fmt: skip
-TELEMETRY_COLUMNS = ("finished_at", "attempts", "latency_seconds", "bytes_read", "worker")
-
-
-@dataclass
-class Result:
-    """One row's outcome: columns by name (absent ones are null), and the image to store, or where it waits in a Spill."""
-
-    columns: dict[str, object] = field(default_factory=dict)
-    image: bytes | int | None = None
+_Result = tuple[dict[str, object], bytes | int | None]
+"""A row's columns, and the image to store, or where it waits in a Spill."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +57,13 @@ class FetchStage:
 
     @property
     def needs(self) -> pa.Schema:
-        """`url` and `skip`, both string, and `wish`."""
-        return pa.schema([("url", pa.string()), ("skip", pa.string()), ("wish", WISH)])
+        """See `rows.needed`."""
+        return needed()
 
     @property
     def adds(self) -> pa.Schema:
-        """Result columns, telemetry columns, `image`."""
-        fetched, telemetry = table("fetched"), table("telemetry")
-        plain = [pa.field(name, fetched.field(name).type) for name in RESULT_COLUMNS]
-        plain += [pa.field(name, telemetry.field(name).type) for name in TELEMETRY_COLUMNS]
-        return pa.schema([*plain, pa.field("image", pa.binary())])
+        """See `rows.added`."""
+        return added()
 
     def identity(self) -> str:
         """Fingerprint of what shapes outcomes; deadlines, manners and thread counts do not."""
@@ -85,10 +71,16 @@ class FetchStage:
 
     @contextmanager
     def open(self) -> Iterator[Compute]:
-        """Starts the event loop and the decoder; stops both at the end, whatever is under way. Any thread may compute."""
+        """As `open_rows`, in batches."""
+        with self.open_rows() as fetch:
+            yield as_compute(fetch, self.adds)
+
+    @contextmanager
+    def open_rows(self) -> Iterator[FetchRows]:
+        """Starts the event loop and the decoder; stops both at the end, whatever is under way. Any thread may fetch."""
         _raise_descriptor_limit()
         with closing(_Engine(self.settings, self.run)) as engine:
-            yield lambda batches: _in_order(engine, batches, self.adds)
+            yield partial(_in_order, engine)
 
 
 def _raise_descriptor_limit() -> None:
@@ -98,22 +90,17 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _in_order(engine: _Engine, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Submits all batches and yields their results in order."""
-    waiting: deque[concurrent.futures.Future[list[Result]]] = deque()
+def _in_order(engine: _Engine, batches: Iterable[Sequence[Asked]]) -> Iterator[Fetched]:
+    """Submits all batches and yields their rows' outcomes in order."""
+    waiting: deque[concurrent.futures.Future[list[_Result]]] = deque()
     with closing(Spill()) as spill:
         try:
             waiting.extend(engine.submit(batch, spill) for batch in batches)
             while waiting:
-                yield _as_batch(engine.collect(waiting.popleft(), spill), schema)
+                yield from engine.collect(waiting.popleft(), spill)
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _as_batch(results: list[Result], schema: pa.Schema) -> pa.RecordBatch:
-    arrays = [pa.array([result.columns.get(f.name) for result in results], f.type) for f in schema if f.name != "image"]
-    return pa.RecordBatch.from_arrays([*arrays, pa.array([result.image for result in results], pa.binary())], schema=schema)
 
 
 class _Engine:
@@ -148,19 +135,16 @@ class _Engine:
         finally:
             await decoder.close()
 
-    def submit(self, batch: pa.RecordBatch, spill: Spill) -> concurrent.futures.Future[list[Result]]:
+    def submit(self, batch: Sequence[Asked], spill: Spill) -> concurrent.futures.Future[list[_Result]]:
         """Starts a batch; images for which memory has no room go to `spill`."""
-        urls, skips = batch.column("url").to_pylist(), batch.column("skip").to_pylist()
-        return asyncio.run_coroutine_threadsafe(self._fetcher.batch(urls, skips, wishes_of(batch), spill), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._fetcher.batch(batch, spill), self._loop)
 
-    def collect(self, future: concurrent.futures.Future[list[Result]], spill: Spill) -> list[Result]:
+    def collect(self, future: concurrent.futures.Future[list[_Result]], spill: Spill) -> Iterator[Fetched]:
         """Waits for a batch. Raises what went wrong in it."""
         results = future.result()
-        self._loop.call_soon_threadsafe(self._fetcher.collected, sum(len(r.image) for r in results if isinstance(r.image, bytes)))
-        for result in results:
-            if isinstance(result.image, int):
-                result.image = spill.get(result.image)
-        return results
+        self._loop.call_soon_threadsafe(self._fetcher.collected, _held_bytes(results))
+        for columns, image in results:
+            yield columns, spill.get(image) if isinstance(image, int) else image
 
     def close(self) -> None:
         """Cancels what is under way and ends threads and connections."""
@@ -191,45 +175,46 @@ class _Fetcher:
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self._held_bytes = 0
         self._places = asyncio.Semaphore(settings.rows_under_way)
+        self._turn = asyncio.Lock()
 
-    async def batch(self, urls: list[str], skips: list[str | None], wishes: list[Wish], spill: Spill) -> list[Result]:
-        """Outcomes of one batch, in order; raises the first exception."""
-        rows: list[asyncio.Future[Result]] = []
+    async def batch(self, asked: Sequence[Asked], spill: Spill) -> list[_Result]:
+        """Outcomes of one batch, in order; raises the first exception. Its rows begin when those of earlier batches have begun."""
+        rows: list[asyncio.Future[_Result]] = []
         try:
-            for url, skip, wish in zip(urls, skips, wishes, strict=True):
-                await self._places.acquire()
-                row = asyncio.ensure_future(self._row(url, skip, wish, spill))
-                row.add_done_callback(self._leave)
-                rows.append(row)
+            async with self._turn:
+                for url, skip, wish in asked:
+                    await self._places.acquire()
+                    row = asyncio.ensure_future(self._row(url, skip, wish, spill))
+                    row.add_done_callback(self._leave)
+                    rows.append(row)
             return await asyncio.gather(*rows)
         except BaseException:  # nobody will collect what its rows bring
             for begun in rows:
                 begun.cancel()
             done = await asyncio.gather(*rows, return_exceptions=True)
-            self.collected(sum(len(one.image) for one in done if isinstance(one, Result) and isinstance(one.image, bytes)))
+            self.collected(_held_bytes([one for one in done if not isinstance(one, BaseException)]))
             raise
 
-    def _leave(self, row: asyncio.Future[Result]) -> None:
+    def _leave(self, row: asyncio.Future[_Result]) -> None:
         self._places.release()
 
     def collected(self, size: int) -> None:
         """Bytes of finished images that left memory."""
         self._held_bytes -= size
 
-    async def _row(self, url: str, skip: str | None, wish: Wish, spill: Spill) -> Result:
+    async def _row(self, url: str, skip: str | None, wish: Wish, spill: Spill) -> _Result:
         if skip is not None:
-            return Result({"reason": skip})
+            return {"reason": skip}, None
         answer = await self._client.get(url)
-        result = self._described(answer)
+        columns = self._described(answer)
         if answer.body is None:
-            return result
+            return columns, None
         try:
-            columns, image = await self._decoder.outcome(answer.body, wish)
+            found, image = await self._decoder.outcome(answer.body, wish)
         finally:
             self._client.release(answer)
-        result.columns.update(columns)
-        result.image = image if image is None else self._held(image, spill)
-        return result
+        columns.update(found)
+        return columns, image if image is None else self._held(image, spill)
 
     def _held(self, image: bytes, spill: Spill) -> bytes | int:
         if self._held_bytes >= self._settings.buffer_bytes // 4:
@@ -237,7 +222,7 @@ class _Fetcher:
         self._held_bytes += len(image)
         return image
 
-    def _described(self, answer: Answer) -> Result:
+    def _described(self, answer: Answer) -> dict[str, object]:
         columns: dict[str, object] = {
             "reason": answer.reason,
             "http_status": answer.status,
@@ -251,4 +236,9 @@ class _Fetcher:
         }
         if answer.opt_out:
             columns |= {"signal": answer.opt_out.signal, "signal_value": answer.opt_out.value}
-        return Result(columns)
+        return columns
+
+
+def _held_bytes(results: Iterable[_Result]) -> int:
+    """Of the images that are in memory."""
+    return sum(len(image) for _, image in results if isinstance(image, bytes))

@@ -10,13 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.errors import REASONS
-from curate.fetch.stage import RESULT_COLUMNS, TELEMETRY_COLUMNS
+from curate.fetch.rows import RESULT_COLUMNS, TAR_COLUMNS, TELEMETRY_COLUMNS, Record
 from curate.stage import PartTask, fingerprint
 from curate.store import Pool, Snapshot, read_columns
 from curate.suppress import REASON as WITHDRAWN
 
-Record = Mapping[str, object]
-TAR_COLUMNS = ("tar_file", "tar_offset", "tar_size")
 TELEMETRY = "telemetry_fetch"
 PURGED = "purged"
 UNASKED: Record = {"attempts": 0, "bytes_read": 0}

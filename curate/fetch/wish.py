@@ -87,12 +87,12 @@ def wish_columns(names: Sequence[str], blur_column: str | None, verify_hash: str
     return found
 
 
-def read_wishes(table: pa.Table, columns: dict[str, str]) -> Iterator[dict[str, str | None] | None]:
-    """One value of the column `wish` per row of `table`."""
+def read_wishes(table: pa.Table, columns: dict[str, str]) -> Iterator[Wish]:
+    """What the list says about each row of `table`."""
     texts = {field: [_text(value) for value in table.column(name).to_pylist()] for field, name in columns.items()}
     for row in range(table.num_rows):
         said = {field: _capped(field, texts[field][row]) for field in texts}
-        yield said if any(value is not None for value in said.values()) else None
+        yield Wish(**said) if any(value is not None for value in said.values()) else EMPTY
 
 
 def _capped(field: str, text: str | None) -> str | None:

@@ -6,16 +6,14 @@ import datetime
 import hashlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 
-import pyarrow as pa
-
 from curate.fetch.phase import FetchPhase
+from curate.fetch.rows import Asked, Fetched, FetchRows
 from curate.fetch.settings import FetchSettings
 from curate.fetch.stage import FetchStage
-from curate.stage import Compute
 
 
 def turn(url: str) -> int:
@@ -48,21 +46,17 @@ class _Stage(FetchStage):
     lost: tuple[str, ...] = ()
 
     @contextmanager
-    def open(self) -> Iterator[Compute]:
-        with super().open() as compute:
-            yield lambda batches: self._marked(compute, batches)
+    def open_rows(self) -> Iterator[FetchRows]:
+        with super().open_rows() as fetch:
+            yield lambda batches: self._marked(fetch([self._skipping(batch) for batch in batches]))
 
-    def _marked(self, compute: Compute, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for done in compute(self._skipping(batch) for batch in batches):
-            now = datetime.datetime.now(datetime.UTC)
-            filled = {"attempts": 0, "bytes_read": 0, "finished_at": now}
-            yield done.from_pylist(
-                [{**line, **(filled if line["reason"] == self.reason else {})} for line in done.to_pylist()], done.schema
-            )
+    def _marked(self, outcomes: Iterator[Fetched]) -> Iterator[Fetched]:
+        filled = {"attempts": 0, "bytes_read": 0, "finished_at": datetime.datetime.now(datetime.UTC)}
+        for columns, image in outcomes:
+            yield columns | (filled if columns["reason"] == self.reason else {}), image
 
-    def _skipping(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        skips = [self.reason if self._is_met(url) else None for url in batch["url"].to_pylist()]
-        return pa.record_batch([batch["url"], pa.array(skips, pa.string())], names=["url", "skip"])
+    def _skipping(self, batch: Sequence[Asked]) -> list[Asked]:
+        return [(url, self.reason if self._is_met(url) else None, wish) for url, _, wish in batch]
 
     def _is_met(self, url: str) -> bool:
         if self.lost:
@@ -88,11 +82,11 @@ class _DeadlyStage(FetchStage):
     paths: tuple[str, ...] = ()
 
     @contextmanager
-    def open(self) -> Iterator[Compute]:
-        with super().open() as compute:
-            yield lambda batches: compute(self._survived(batch) for batch in batches)
+    def open_rows(self) -> Iterator[FetchRows]:
+        with super().open_rows() as fetch:
+            yield lambda batches: fetch(self._survived(batch) for batch in batches)
 
-    def _survived(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if any(path_of(url) in self.paths for url in batch["url"].to_pylist()):
+    def _survived(self, batch: Sequence[Asked]) -> Sequence[Asked]:
+        if any(path_of(url) in self.paths for url, _, _ in batch):
             os.kill(os.getpid(), signal.SIGKILL)
         return batch
