@@ -26,7 +26,8 @@ from curate.fetch.proxy import may_be_asked_for
 from curate.fetch.resolver import Resolver, literal
 from curate.fetch.robots import MAX_REDIRECTS
 from curate.fetch.settings import FetchSettings
-from curate.fetch.transport import Transfer, Transport, TransportSettings
+from curate.fetch.transfer import Transfer, TransportSettings
+from curate.fetch.transport import Transport
 
 _ACCEPT = "image/jpeg, image/png, image/webp, image/gif, */*;q=0.1"
 _BROKEN = frozenset({"connect_failed", "connect_timeout", "connection_reset", "truncated", "timeout_total", "too_slow"})

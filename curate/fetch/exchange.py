@@ -13,7 +13,7 @@ from curate.fetch.failures import retryable, status_reason
 from curate.fetch.origins import Page
 from curate.fetch.robots import LARGEST_BYTES
 from curate.fetch.settings import FetchSettings
-from curate.fetch.transport import Head, Transfer
+from curate.fetch.transfer import Head, Transfer
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 

@@ -13,10 +13,10 @@ import os
 import select
 import socket
 import ssl
+import struct
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pycurl
 
@@ -24,114 +24,20 @@ from curate.errors import LocalFault
 from curate.fetch.buffer import ByteBudget
 from curate.fetch.failures import status_reason
 from curate.fetch.guard import AddressInfo, BlockedAddress
+from curate.fetch.transfer import Head, Transfer, TransportSettings
 from curate.fetch.watch import Watch
 
 _KEEPALIVE_SECONDS = 2  # idle sockets cost descriptors: 300 rows/s for 2 s stay below the usual limit of 1,024
 _READ_BYTES = 128 << 10  # also what libcurl holds of a body that waits for room
 _MAX_HEADERS = 128
 _EVENTS = 512
+_WATCH_SECONDS = 0.5
+_FRAMING_BYTES = 8 << 20  # more than any honest framing, and than what the kernel may hold of a body that is not read yet
+_RECEIVED = struct.Struct("=128xQ")  # tcpi_bytes_received of Linux's struct tcp_info
 _PLENTY_BYTES = 2 << 20  # of bodies that wait for the decoder, or are about to
 _RESET = ("reset", "broken pipe", "recv failure", "send failure", "empty reply", "closed abruptly", "unexpected eof")
 _BROKEN = frozenset({pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR, pycurl.E_GOT_NOTHING})
 _TLS = frozenset({pycurl.E_SSL_CONNECT_ERROR, pycurl.E_PEER_FAILED_VERIFICATION, 53, 54, 58, 59, 64, 66, 80, 82, 83, 90, 91})
-
-
-@dataclass
-class Head:
-    """Status and headers of an answer: values by name in lower case, bytes that are not ASCII as Latin-1; `lines` counts them."""
-
-    status: int
-    headers: dict[str, list[str]] = field(default_factory=dict)
-    lines: int = 0
-    _latest: list[str] = field(default_factory=list)
-
-    def add(self, line: str) -> bool:
-        """Takes one header line, or the continuation of one (RFC 9112, 5.2); False when it is neither."""
-        if line[0] in " \t":
-            if not self._latest:
-                return False
-            self._latest[-1] = f"{self._latest[-1]} {line.strip()}".strip()
-            return True
-        name, colon, value = line.partition(":")
-        self._latest = self.headers.setdefault(name.strip().lower(), [])
-        self._latest.append(value.strip())
-        self.lines += 1
-        return bool(colon)
-
-    def all(self, name: str) -> list[str]:
-        """Values of all headers of that name."""
-        return self.headers.get(name, [])
-
-    def get(self, name: str) -> str | None:
-        """Value of the first header of that name."""
-        values = self.headers.get(name)
-        return values[0] if values else None
-
-    def words(self, name: str) -> set[str]:
-        """What a header lists, over all its lines, in lower case."""
-        return {word.strip().lower() for value in self.all(name) for word in value.split(",")} - {""}
-
-    @property
-    def length(self) -> int | None:
-        """Announced bytes of the body. Raises ValueError for what is no number, several, or beside a transfer encoding."""
-        found = self.words("content-length")
-        if not found:
-            return None
-        (text,) = found
-        if self.all("transfer-encoding") or not (text.isascii() and text.isdigit() and len(text) < 20):
-            raise ValueError("no length")
-        return int(text)
-
-
-@dataclass(frozen=True)
-class TransportSettings:
-    """What holds for all requests: user agent and `accept`, seconds to connect, rate floor, caps, proxy, descriptors kept."""
-
-    user_agent: str
-    accept: str
-    connect_seconds: float
-    min_bytes_per_second: float
-    floor_seconds: float
-    max_header_bytes: int
-    proxy: str | None
-    kept_connections: int
-
-
-@dataclass(eq=False)
-class Transfer:
-    """One GET. `judge` sees the head and says how many bytes of the body to read at most (None: none).
-
-    A longer body ends as `too_large`, or with `may_be_cut` comes up to the limit. `pins` say where the host is
-    ("host:port:address,address", as CURLOPT_RESOLVE wants it). Afterwards: `head` (if one came), `body`, `size` read, `reason`
-    (None when all that was wanted came), and `error` for what may be this machine's fault. The body is counted in the
-    byte budget until `release`.
-    """
-
-    url: str
-    pins: Sequence[str]
-    seconds: float
-    judge: Callable[[Head], int | None]
-    announce: Callable[[str], None]  # told "sent" and "began"
-    may_be_cut: bool = False
-    head: Head | None = None
-    body: bytes | None = None
-    size: int = 0
-    reason: str | None = None
-    error: OSError | None = None
-    held_bytes: int = 0
-    future: asyncio.Future[Transfer] | None = None
-
-    def __post_init__(self) -> None:
-        self._chunks: list[bytes] = []
-        self._told_bytes: int | None = None
-        self._most: int | None = None
-        self._is_judged = self._is_blocked = False
-        self._is_tunnelled = True
-        self._is_sent = self._is_dialled = False
-        self._is_stale = self._is_again = False  # the kept connection it was given is of no use; a new one has to be made
-        self._wanted = 0  # size to which the body would grow by what libcurl holds back
-        self._watched = (0.0, 0)  # since when, and from which size on, the rate of the body is being judged
-        self._bug: Exception | None = None
 
 
 class Transport:
@@ -153,8 +59,8 @@ class Transport:
         self._active: dict[pycurl.Curl, Transfer] = {}
         self._idle: list[pycurl.Curl] = []
         self._paused: deque[pycurl.Curl] = deque()
-        self._watch_seconds = min(1.0, settings.floor_seconds / 2)
-        self._watch = self._loop.call_later(self._watch_seconds, self._judge_rates) if settings.min_bytes_per_second else None
+        self._watch_seconds = min(_WATCH_SECONDS, settings.floor_seconds / 2)
+        self._watch = self._loop.call_later(self._watch_seconds, self._judge_bodies)
 
     async def get(self, transfer: Transfer) -> Transfer:
         """Does one GET; what went wrong stands in the transfer. Cancelling gives it up."""
@@ -187,9 +93,9 @@ class Transport:
     def close(self) -> None:
         """Ends all connections; nobody may be waiting."""
         self._listening.close()
-        for timer in (self._timer, self._watch):
-            if timer:
-                timer.cancel()
+        self._watch.cancel()
+        if self._timer:
+            self._timer.cancel()
         for curl in self._active:
             self._multi.remove_handle(curl)
         for curl in (*self._active, *self._idle):
@@ -378,19 +284,33 @@ class Transport:
             for curl, code, text in failed:
                 self._end(curl, code, text)
 
-    def _judge_rates(self) -> None:
-        """Ends bodies that come slower than the floor; a server that has not begun to answer has until the deadline."""
-        self._watch = self._loop.call_later(self._watch_seconds, self._judge_rates)
-        now, said = self._loop.time(), self._settings
+    def _judge_bodies(self) -> None:
+        """Ends bodies that come slower than the floor, or hidden in more framing than there is to them."""
+        self._watch = self._loop.call_later(self._watch_seconds, self._judge_bodies)
         for curl, transfer in list(self._active.items()):
-            since, size = transfer._watched
-            if transfer._most is None or transfer._wanted or now - since < said.floor_seconds:
+            if transfer._most is None or transfer._wanted:
                 continue
-            if transfer.size - size < said.min_bytes_per_second * (now - since):
-                transfer.reason = "too_slow"
+            transfer.reason = "bad_response" if self._is_framing(curl, transfer) else self._slowness(transfer)
+            if transfer.reason:
                 self._end(curl, 0, "")
-            else:
-                transfer._watched = (now, transfer.size)
+
+    def _slowness(self, transfer: Transfer) -> str | None:
+        """A server that has not begun to answer has until the deadline."""
+        now, said = self._loop.time(), self._settings
+        since, size = transfer._watched
+        if now - since < said.floor_seconds:
+            return None
+        transfer._watched = (now, transfer.size)
+        return "too_slow" if transfer.size - size < said.min_bytes_per_second * (now - since) else None
+
+    def _is_framing(self, curl: pycurl.Curl, transfer: Transfer) -> bool:
+        """Whether what came over the connection is mostly no body (chunk extensions without end): reading it is all our own cost."""
+        received = _received_bytes(self._descriptors.get(curl.getinfo(pycurl.LOCAL_PORT)))
+        if received is None:
+            return False
+        if transfer._wire_bytes is None:
+            transfer._wire_bytes = received - transfer.size
+        return received - transfer._wire_bytes > 2 * transfer.size + _FRAMING_BYTES
 
     def _end(self, curl: pycurl.Curl, code: int, text: str) -> None:
         transfer = self._active[curl]
@@ -459,14 +379,26 @@ def _reason(transfer: Transfer, code: int, text: str) -> str:
 
 def _local_port(descriptor: int) -> int:
     """Port of this end of a connection; 0 when it is gone."""
-    try:
-        held = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
-    except OSError:
-        return 0
-    try:
+    with suppress(OSError), _borrowed(descriptor) as held:
         return int(held.getsockname()[1])
-    except OSError:
-        return 0
+    return 0
+
+
+def _received_bytes(descriptor: int | None) -> int | None:
+    """What has come over a connection since it was made; None where the system does not tell."""
+    if descriptor is None:
+        return None
+    with suppress(OSError, struct.error), _borrowed(descriptor) as held:
+        return int(_RECEIVED.unpack(held.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size))[0])
+    return None
+
+
+@contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """One of libcurl's sockets, to be asked and left open."""
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
+    try:
+        yield held
     finally:
         held.detach()
 

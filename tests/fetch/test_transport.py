@@ -12,7 +12,8 @@ import pytest
 from curate.errors import REASONS
 from curate.fetch.buffer import ByteBudget
 from curate.fetch.guard import Guard
-from curate.fetch.transport import Head, Transfer, Transport, TransportSettings
+from curate.fetch.transfer import Head, Transfer, TransportSettings
+from curate.fetch.transport import Transport
 from tests.fetch.conftest import FaultServer, fetch, quick
 
 SETTINGS = TransportSettings("curate", "*/*", 2.0, 1000.0, 5.0, 32 << 10, None, 8)

@@ -17,7 +17,7 @@ from curate.fetch.exchange import Exchange, PageExchange, as_sent, joined
 from curate.fetch.guard import Guard, check_url
 from curate.fetch.politeness import site
 from curate.fetch.settings import FetchSettings
-from curate.fetch.transport import Head
+from curate.fetch.transfer import Head
 from curate.fetch.wish import Wish
 from curate.media.blur import BadBoxes, parse_boxes
 from curate.media.url import redacted
