@@ -97,7 +97,7 @@ class FetchSettings(Settings):
     # how the work is spread; equal results whatever stands here
     in_flight: int = Field(default=512, ge=1, description="requests at once per worker")
     parts_at_once: int = Field(
-        default=4, ge=1, description="parts of one worker side by side, so that the slow end of one holds up no other"
+        default=8, ge=1, description="parts of one worker side by side, so that the slow end of one holds up no other"
     )
     resolvers: tuple[str, ...] = Field(default=(), description="addresses of name servers, with or without port; default this machine's")
     resolver_in_flight: int = Field(default=96, ge=1, description="names asked for at once per worker")

@@ -31,7 +31,7 @@ _KEEPALIVE_SECONDS = 2  # idle sockets cost descriptors: 300 rows/s for 2 s stay
 _READ_BYTES = 128 << 10  # also what libcurl holds of a body that waits for room
 _MAX_HEADERS = 128
 _EVENTS = 512
-_WATCH_SECONDS = 0.5
+_WATCH_SECONDS = 0.25
 _FRAMING_BYTES = 8 << 20  # more than any honest framing, and than what the kernel may hold of a body that is not read yet
 _RECEIVED = struct.Struct("=128xQ")  # tcpi_bytes_received of Linux's struct tcp_info
 _PLENTY_BYTES = 2 << 20  # of bodies that wait for the decoder, or are about to
