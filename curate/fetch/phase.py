@@ -6,10 +6,9 @@ import datetime
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -30,6 +29,8 @@ from curate.stage import WORKER_CRASHED, Again, PartReport, PartTask, Resources
 from curate.store import Pool
 from curate.suppress import REASON as WITHDRAWN
 from curate.suppress import Suppression, read_suppression
+
+_PARTS_AHEAD = 2  # planned, and not all of their rows begun: the next part is ready when one has begun, and further ones cost no memory
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class _Worker:
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
     recalled: set[str] = field(default_factory=set)
     recalling: threading.Lock = field(default_factory=threading.Lock)
+    turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(_PARTS_AHEAD))
 
     def __post_init__(self) -> None:
         """Loads what the end of a part needs now, when nothing waits for it: pandas by pyarrow, DuckDB by schemas."""
@@ -121,10 +123,12 @@ class _Worker:
                 recall_notes(pool)
                 self.recalled.add(task.pool)
         suppression = read_suppression(pool)
-        with local_faults(pool):
+        with local_faults(pool), ExitStack() as turn:
+            turn.callback(self.turns.release)
+            self.turns.acquire()
             part = plan_part(task, pool, self.settings, self.elsewhere, suppression)
             with self.disk.room(pool, task.part, len(part.owners)):
-                _request(part, pool, task.part, self.fetch_rows, self.settings.batch_rows, suppression)
+                _request(part, pool, task.part, self.fetch_rows, _batches(part, self.settings.batch_rows, turn.close), suppression)
         self.disk.learn(part.done.values("image_bytes"))
         return self._report(part, pool, task)
 
@@ -141,14 +145,12 @@ class _Worker:
 # -- requests and the tar
 
 
-def _request(part: Part, pool: Pool, number: int, fetch: FetchRows, batch_rows: int, suppression: Suppression) -> None:
+def _request(part: Part, pool: Pool, number: int, fetch: FetchRows, batches: Iterable[Sequence[Asked]], suppression: Suppression) -> None:
     """Fills `part.done`, and publishes the tar of the new images if there are any."""
-    owners = list(part.owners.values())
     temporary = pool.temporary(".tar")
     try:
         with TarWriter(temporary) as tar:
-            outcomes = fetch(_batches(part.rows, owners, batch_rows))
-            for index, (columns, image) in zip(owners, outcomes, strict=True):
+            for index, (columns, image) in zip(part.owners.values(), fetch(batches), strict=True):
                 if suppression.holds_bytes(columns.get("sha256"), columns.get("image_sha256")):
                     columns, image = _withheld(columns), None  # before it touches the disk
                 part.done.add(columns if image is None else columns | _store(tar, part.rows[index], columns, image))
@@ -159,9 +161,12 @@ def _request(part: Part, pool: Pool, number: int, fetch: FetchRows, batch_rows: 
         temporary.unlink(missing_ok=True)
 
 
-def _batches(rows: Sequence[dict[str, Any]], owners: list[int], batch_rows: int) -> Iterator[list[Asked]]:
+def _batches(part: Part, batch_rows: int, begun: Callable[[], None]) -> Iterator[list[Asked]]:
+    """What is to be requested; `begun` is called when all of it has been taken."""
+    owners = [part.rows[index] for index in part.owners.values()]
     for start in range(0, len(owners), batch_rows):
-        yield [(rows[index]["url"], None, rows[index].get("wish", EMPTY)) for index in owners[start : start + batch_rows]]
+        yield [(row["url"], None, row.get("wish", EMPTY)) for row in owners[start : start + batch_rows]]
+    begun()
 
 
 def _withheld(columns: Record) -> dict[str, object]:

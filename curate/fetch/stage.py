@@ -12,11 +12,11 @@ import asyncio
 import concurrent.futures
 import datetime
 import os
+import queue
 import resource
 import socket
 import threading
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,16 +91,67 @@ def _raise_descriptor_limit() -> None:
 
 
 def _in_order(engine: _Engine, batches: Iterable[Sequence[Asked]]) -> Iterator[Fetched]:
-    """Submits all batches and yields their rows' outcomes in order."""
-    waiting: deque[concurrent.futures.Future[list[_Result]]] = deque()
-    with closing(Spill()) as spill:
-        try:
-            waiting.extend(engine.submit(batch, spill) for batch in batches)
-            while waiting:
-                yield from engine.collect(waiting.popleft(), spill)
-        finally:
-            for future in waiting:
-                future.cancel()
+    """Has all batches done and yields their rows' outcomes in order."""
+    with closing(Spill()) as spill, closing(engine.feed(batches, spill)) as feed:
+        for batch in feed:
+            yield from engine.collect(batch, spill)
+
+
+class _Feed:
+    """The batches of one part as they begin. Closing it gives up what is under way."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._begun: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._current: _Batch | None = None
+        self._is_over = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, work: Callable[[Callable[[_Batch], None]], Coroutine[None, None, None]]) -> None:
+        """On the event loop: `work` begins one batch after the other and tells of each."""
+        self._task = asyncio.ensure_future(work(self._begun.put))
+        self._task.add_done_callback(lambda _: self._begun.put(None))
+
+    def __iter__(self) -> Iterator[_Batch]:
+        while batch := self._next():
+            yield batch
+        if self._task:
+            self._task.result()
+
+    def _next(self) -> _Batch | None:
+        self._current = self._begun.get()
+        self._is_over = self._current is None
+        return self._current
+
+    def close(self) -> None:
+        """Returns when no batch can begin any more."""
+        if not self._is_over:
+            self._loop.call_soon_threadsafe(self._cancel)
+        while not self._is_over:
+            if self._current:
+                self._loop.call_soon_threadsafe(self._current.whole.cancel)
+            self._next()
+
+    def _cancel(self) -> None:
+        if self._task:
+            self._task.cancel()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows that are under way: `whole` belongs to the event loop, `results` to whoever waits in a thread."""
+
+    whole: asyncio.Future[list[_Result]]
+    results: concurrent.futures.Future[list[_Result]] = field(default_factory=concurrent.futures.Future)
+
+    def tell(self, whole: asyncio.Future[list[_Result]]) -> None:
+        """`whole` is done."""
+        if whole.cancelled():
+            self.results.set_exception(concurrent.futures.CancelledError())
+        elif error := whole.exception():
+            self.results.set_exception(error)
+        else:
+            self.results.set_result(whole.result())
 
 
 class _Engine:
@@ -135,13 +186,15 @@ class _Engine:
         finally:
             await decoder.close()
 
-    def submit(self, batch: Sequence[Asked], spill: Spill) -> concurrent.futures.Future[list[_Result]]:
-        """Starts a batch; images for which memory has no room go to `spill`."""
-        return asyncio.run_coroutine_threadsafe(self._fetcher.batch(batch, spill), self._loop)
+    def feed(self, batches: Iterable[Sequence[Asked]], spill: Spill) -> _Feed:
+        """Begins batches when there is room for them; images for which memory has no room go to `spill`."""
+        feed = _Feed(self._loop)
+        self._loop.call_soon_threadsafe(feed.start, partial(self._fetcher.feed, batches, spill))
+        return feed
 
-    def collect(self, future: concurrent.futures.Future[list[_Result]], spill: Spill) -> Iterator[Fetched]:
+    def collect(self, batch: _Batch, spill: Spill) -> Iterator[Fetched]:
         """Waits for a batch. Raises what went wrong in it."""
-        results = future.result()
+        results = batch.results.result()
         self._loop.call_soon_threadsafe(self._fetcher.collected, _held_bytes(results))
         for columns, image in results:
             yield columns, spill.get(image) if isinstance(image, int) else image
@@ -177,23 +230,37 @@ class _Fetcher:
         self._places = asyncio.Semaphore(settings.rows_under_way)
         self._turn = asyncio.Lock()
 
-    async def batch(self, asked: Sequence[Asked], spill: Spill) -> list[_Result]:
-        """Outcomes of one batch, in order; raises the first exception. Its rows begin when those of earlier batches have begun."""
+    async def feed(self, batches: Iterable[Sequence[Asked]], spill: Spill, tell: Callable[[_Batch], None]) -> None:
+        """Begins the batches of one part, after those of the parts that came before; takes each when there is room for its rows."""
+        async with self._turn:
+            for asked in batches:
+                tell(await self._begin(asked, spill))
+
+    async def _begin(self, asked: Sequence[Asked], spill: Spill) -> _Batch:
         rows: list[asyncio.Future[_Result]] = []
         try:
-            async with self._turn:
-                for url, skip, wish in asked:
-                    await self._places.acquire()
-                    row = asyncio.ensure_future(self._row(url, skip, wish, spill))
-                    row.add_done_callback(self._leave)
-                    rows.append(row)
-            return await asyncio.gather(*rows)
-        except BaseException:  # nobody will collect what its rows bring
-            for begun in rows:
-                begun.cancel()
-            done = await asyncio.gather(*rows, return_exceptions=True)
-            self.collected(_held_bytes([one for one in done if not isinstance(one, BaseException)]))
+            for url, skip, wish in asked:
+                await self._places.acquire()
+                row = asyncio.ensure_future(self._row(url, skip, wish, spill))
+                row.add_done_callback(self._leave)
+                rows.append(row)
+        except BaseException:
+            self._give_up(rows)
             raise
+        batch = _Batch(asyncio.gather(*rows))
+        batch.whole.add_done_callback(lambda whole: self._give_up(rows) if whole.cancelled() or whole.exception() else None)
+        batch.whole.add_done_callback(batch.tell)
+        return batch
+
+    def _give_up(self, rows: Sequence[asyncio.Future[_Result]]) -> None:
+        """Nobody will collect what these rows bring."""
+        for row in rows:
+            row.cancel()
+            row.add_done_callback(self._drop)
+
+    def _drop(self, row: asyncio.Future[_Result]) -> None:
+        if not row.cancelled() and row.exception() is None:
+            self.collected(_held_bytes([row.result()]))
 
     def _leave(self, row: asyncio.Future[_Result]) -> None:
         self._places.release()
