@@ -290,8 +290,9 @@ class Transport:
         for curl, transfer in list(self._active.items()):
             if transfer._most is None or transfer._wanted:
                 continue
-            transfer.reason = "bad_response" if self._is_framing(curl, transfer) else self._slowness(transfer)
-            if transfer.reason:
+            reason = "bad_response" if self._is_framing(curl, transfer) else self._slowness(transfer)
+            if reason:
+                transfer.reason = transfer.reason or reason
                 self._end(curl, 0, "")
 
     def _slowness(self, transfer: Transfer) -> str | None:
