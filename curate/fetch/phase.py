@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -110,7 +111,11 @@ class _Worker:
     turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(_PARTS_AHEAD))
 
     def __post_init__(self) -> None:
-        """Loads what the end of a part needs now, when nothing waits for it: pandas by pyarrow, DuckDB by schemas."""
+        """Loads what the end of a part needs now, when nothing waits for it: pandas by pyarrow, DuckDB by schemas.
+
+        Arrow's own pool keeps what each thread once needed; the system's can be told to let go of it.
+        """
+        pa.set_memory_pool(pa.system_memory_pool())
         for name in ("fetched", TELEMETRY, "robots"):
             schemas.table(name)
         pa.table({"nothing": [None]})
@@ -130,7 +135,9 @@ class _Worker:
             with self.disk.room(pool, task.part, len(part.owners)):
                 _request(part, pool, task.part, self.fetch_rows, _batches(part, self.settings.batch_rows, turn.close), suppression)
         self.disk.learn(part.done.values("image_bytes"))
-        return self._report(part, pool, task)
+        report = self._report(part, pool, task)
+        _let_go()
+        return report
 
     def _report(self, part: Part, pool: Pool, task: PartTask) -> PartReport:
         fetched = _table(part, (*RESULT_COLUMNS, *TAR_COLUMNS), part.sources())
@@ -140,6 +147,12 @@ class _Worker:
         said = write_notes(pool, task.part, self.notes, task.basis)
         reasons = Counter(reason or "ok" for reason in fetched["reason"].to_pylist())
         return PartReport(task.part, (written, beside, *([said] if said else [])), dict(reasons), _counters(part))
+
+
+def _let_go() -> None:
+    """Gives memory that is free, and scattered, back to the system: a part's rows were many small things."""
+    with suppress(AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 # -- requests and the tar
