@@ -107,7 +107,7 @@ class FetchSettings(Settings):
     batch_rows: int = Field(default=64, ge=1)
     rows_under_way: int = Field(default=4096, ge=1, description="rows of one worker that are being fetched or wait for their site")
     buffer_bytes: int = Field(
-        default=64 << 20,
+        default=48 << 20,
         ge=1 << 20,
         description="bodies held by one worker; beside them a quarter as much of finished images, the rest of which wait on disk",
     )
