@@ -36,6 +36,7 @@ from curate.learn import EvaluateReport, evaluate_model
 from curate.lease import LEASE_SECONDS, Run, claim, this_process
 from curate.monitor.settings import LogSettings
 from curate.monitor.watch import watched
+from curate.objects import place
 from curate.plan.settings import InputSettings
 from curate.progress import Progress, Silent
 from curate.removal.leftovers import DAY_SECONDS, SweepReport, sweep
@@ -220,13 +221,15 @@ class Pool:
 
     def report(self, output: str | Path | None = None, reveal: bool = False, policy: str | None = None) -> Path:
         """Writes the page to look at, by default POOL/report/index.html; returns its path."""
-        return write_report(self._store, Path(output or self.path / "report"), policy, reveal, self._progress)
+        page = output or self.path / "report"
+        return write_report(self._store, page if isinstance(page, Path) else place(page), policy, reveal, self._progress)
 
     def takedown(
         self, where: str | None = None, listed: str | Path | None = None, because: str = "", *, only_named: bool = False,
         near_copies: bool = False, keep_text: bool = False, proof: bool = True, dry_run: bool = False,
     ) -> RemovalReport:  # fmt: skip
         """Withdraws rows for good and bars them from coming back; see `curate.removal.takedown.takedown`."""
+        self._store.require_disk("curate takedown")
         path = None if listed is None else Path(listed)
         return takedown(
             self._store, where, path, because, only_named=only_named, near_copies=near_copies, keep_text=keep_text, proof=proof,
@@ -235,18 +238,22 @@ class Pool:
 
     def purge(self, where: str | None = None, *, dry_run: bool = False) -> RemovalReport:
         """Deletes the stored bytes of dropped rows; what was measured of them stays."""
+        self._store.require_disk("curate purge")
         return purge(self._store, where, dry_run=dry_run, progress=self._progress)
 
     def sweep(self, older_than_seconds: float = DAY_SECONDS, *, dry_run: bool = False) -> SweepReport:
         """Deletes files that no version of a table names and that no run or report needs."""
+        self._store.require_disk("curate sweep")
         return sweep(self._store, older_than_seconds, dry_run, self._progress)
 
     def prove(self) -> ProofReport:
         """Searches every file for what was ever taken down."""
+        self._store.require_disk("curate takedown --prove")
         return prove(self._store, self._progress)
 
     def train(self, name: str | None = None, subset: str | None = None, where: str | None = None, **changes: Any) -> TrainReport:
         """Trains a model into POOL/models/<name>, on packed shards or on the rows that `where` selects; resumes."""
+        self._store.require_disk("curate train")
         log = changes.pop("log", None)
         stored = {key: value for key, value in self._stored("train").items() if not (key in _LENGTHS and _LENGTHS & changes.keys())}
         settings = build(TrainSettings, merged(stored, changes))
@@ -261,6 +268,7 @@ class Pool:
 
     def evaluate(self, model: str | Path | None = None, data: str | Path | None = None, **changes: Any) -> EvaluateReport:
         """Measures a model (name of a run of this pool, or a folder) on WebDataset tars of held-out samples."""
+        self._store.require_disk("curate eval")
         folder = self._model(model)
         settings = self._settings("evaluate", EvaluateSettings, {**changes, **({"data": str(data)} if data else {})})
         with self._writing("eval") as (run, told):

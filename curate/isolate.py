@@ -11,9 +11,8 @@ import collections
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import pyarrow.parquet as pq
-
 from curate.engines.base import Engine, PartFailure
+from curate.parquet import read_table
 from curate.stage import Divisible, PartReport, PartTask
 
 MOST_ROWS = 16
@@ -26,7 +25,7 @@ def isolate(phase: Divisible, task: PartTask, hasty: Engine, patient: Engine) ->
     A part of n rows of which k are to blame is given out about 2·k·log2(n) times. Returns a failure when more than
     `MOST_ROWS` are to blame, when none is, or when the part fails for another reason.
     """
-    rows = pq.read_table(task.inputs[phase.inputs[0]], columns=["row"], partitioning=None)["row"].to_pylist()
+    rows = read_table(task.inputs[phase.inputs[0]], ["row"])["row"].to_pylist()
     search = _Search(phase, task, hasty, patient, tuple(rows))
     try:
         search.blame(search.rows)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curate.engines.base import EngineSettings
 from curate.errors import REASONS, UsageError
@@ -19,6 +18,7 @@ from curate.fetch.peer import WARNING, require
 from curate.fetch.phase import FetchPhase
 from curate.fetch.settings import FetchSettings
 from curate.lease import Run
+from curate.parquet import read_table
 from curate.plan.add import AddReport, add
 from curate.plan.prefilter import TABLE as PREFILTER
 from curate.plan.prefilter import prefilter
@@ -129,7 +129,7 @@ def _outcomes(pool: Pool) -> collections.Counter[str]:
     """Rows of table `fetched` by reason, or `ok`."""
     counts: collections.Counter[str] = collections.Counter()
     for path in pool.snapshot("fetched").paths():
-        found = pc.value_counts(pq.read_table(path, columns=["reason"], partitioning=None)["reason"])
+        found = pc.value_counts(read_table(path, ["reason"])["reason"])
         counts.update({pair["values"] or "ok": pair["counts"] for pair in found.to_pylist()})
     return counts
 

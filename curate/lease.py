@@ -8,25 +8,28 @@ or sleeping processes do. The lease *file* only serves politeness: it tells a se
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake import Schema as DeltaSchema
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from curate.errors import Fenced, PoolBusy, RemovalUnfinished
+from curate import bucket
+from curate.errors import Fenced, LocalFault, PoolBusy, RemovalUnfinished
+from curate.objects import ObjectPath
 from curate.stage import PartFile
 from curate.store import Pool, add_statistics, sync_file, sync_folder
+from curate.tenure import LeaseFile, lease_at
 
 APPLICATION = "curate"
 LEASE_SECONDS = 10.0
@@ -160,8 +163,8 @@ class _Claim:
     """The epoch held on one table."""
 
     def __init__(self, pool: Pool, table: str, schema: pa.Schema, owner: Mapping[str, object]) -> None:
-        self.delta, self.schema, self.owner = _table(pool, table, schema), schema, owner
-        self.lease = pool.path / "leases" / f"{table}.json"
+        self.pool, self.delta, self.schema, self.owner = pool, _table(pool, table, schema), schema, owner
+        self.lease = _lease(pool, table)
         self.log = pool.table_folder(table) / "_delta_log"
         self.epoch = ((self.delta.transaction_version(APPLICATION) or 0) >> 32) + 1
         self.wave = 0
@@ -169,32 +172,35 @@ class _Claim:
 
     @classmethod
     def take(cls, pool: Pool, table: str, schema: pa.Schema, owner: Mapping[str, object]) -> _Claim:
-        _refuse_when_live(pool.path / "leases" / f"{table}.json", table)
+        lease = _lease(pool, table)
+        _refuse_when_live(lease)
         held = cls(pool, table, schema, owner)
+        held.lease = lease
         try:
             held.write([], [])
         except Fenced:
             raise PoolBusy(f"another run took table {table!r} at this very moment: wait for it, or run the same command later") from None
-        held.lease.parent.mkdir(exist_ok=True)
-        temporary = held.lease.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({**owner, "epoch": held.epoch}))
-        os.replace(temporary, held.lease)
+        try:
+            lease.write({**owner, "epoch": held.epoch})
+        except bucket.Conflict:
+            raise PoolBusy(f"another run took table {table!r} at this very moment: wait for it, or run the same command later") from None
         return held
 
     def present(self, pool: Pool) -> _Present:
         """The table's files; nobody else can have changed them unnoticed, since the next commit would be refused."""
         if self._present is None:
-            self._present = _Present(pool.snapshot(self.lease.stem).files)
+            self._present = _Present(pool.snapshot(self.lease.table).files)
         return self._present
 
     def write(self, adds: Sequence[PartFile], removes: Sequence[PartFile]) -> None:
         now = int(time.time() * 1000)
         actions = [AddAction(f.path, f.size_bytes, {}, now, True, add_statistics(f)) for f in adds]
         gone = [RemoveAction(f.path, True, now, f.size_bytes, {}) for f in removes]
-        with self._committing() as properties:
-            self.delta.create_write_transaction(
+        self._commit(
+            lambda properties: self.delta.create_write_transaction(
                 [*actions, *gone], "append", self.schema, commit_properties=properties, post_commithook_properties=_HOOKS
             )
+        )
         if self._present is not None:
             self._present.change(adds, removes)
 
@@ -202,58 +208,84 @@ class _Claim:
         have = {field.name for field in pa.schema(self.delta.schema().to_arrow())}
         new = [pa.field(field.name, field.type) for field in schema if field.name not in have]
         if new:
-            with self._committing() as properties:
-                fields = DeltaSchema.from_arrow(pa.schema(new)).fields
-                self.delta.alter.add_columns(fields, commit_properties=properties, post_commithook_properties=_HOOKS)
+            fields = DeltaSchema.from_arrow(pa.schema(new)).fields
+            self._commit(
+                lambda properties: self.delta.alter.add_columns(fields, commit_properties=properties, post_commithook_properties=_HOOKS)
+            )
         self.schema = schema
 
-    @contextmanager
-    def _committing(self) -> Iterator[CommitProperties]:
-        """One transaction under this epoch: it holds when the block ends, or the run was fenced."""
+    def _commit(self, transact: Callable[[CommitProperties], None]) -> None:
+        """One transaction under this epoch: it holds when this returns, or the run was fenced."""
         mark = Transaction(APPLICATION, (self.epoch << 32) + self.wave)
+        named = {"epoch": str(self.epoch), "wave": str(self.wave), "commit": uuid.uuid4().hex}
         self._refresh()
-        try:
-            yield CommitProperties(app_transactions=[mark], custom_metadata={"epoch": str(self.epoch), "wave": str(self.wave)})
-        except CommitFailedError as error:
-            raise Fenced(f"a newer run took over table {self._name}; this run stops and loses nothing") from error
+        for attempt in range(bucket.TRIES):
+            try:
+                transact(CommitProperties(app_transactions=[mark], custom_metadata=named))
+                break
+            except CommitFailedError as error:
+                if self._is_there(named["commit"]):
+                    break
+                raise Fenced(f"a newer run took over table {self._name}; this run stops and loses nothing") from error
+            except (OSError, DeltaError):
+                if not self._is_remote:
+                    raise
+                if self._is_there(named["commit"]):  # only the answer was lost
+                    break
+                bucket.pause(attempt)
+        else:
+            raise LocalFault(f"table {self._name}: the object store took no commit; nothing is lost, run the same command again")
         self.wave += 1
-        self.delta.update_incremental()
-        _sync_log(self.log, self.delta.version())
+        self._update()
+        if not self._is_remote:
+            _sync_log(self.log, self.delta.version())
+
+    @property
+    def _is_remote(self) -> bool:
+        return isinstance(self.pool.path, ObjectPath)
+
+    def _is_there(self, commit: str) -> bool:
+        """Whether a commit of this run is in the log although delta-rs said that it failed."""
+        if not self._is_remote:
+            return False
+        self._update()
+        return any(entry.get("commit") == commit for entry in self.pool.ask(lambda: self.delta.history(10)))
+
+    def _update(self) -> None:
+        self.pool.ask(self.delta.update_incremental)
 
     def check(self) -> None:
         self._refresh()
 
     def _refresh(self) -> None:
-        self.delta.update_incremental()
+        self._update()
         if (self.delta.transaction_version(APPLICATION) or 0) >> 32 > (self.epoch if self.wave else self.epoch - 1):
             raise Fenced(f"a newer run took over table {self._name}; this run stops and loses nothing")
 
     @property
     def _name(self) -> str:
-        return repr(self.lease.stem)
+        return repr(self.lease.table)
 
     def beat(self) -> None:
         if self._is_mine():
-            with suppress(FileNotFoundError):  # given back in this very moment
-                os.utime(self.lease)
+            self.lease.renew()
 
     def release(self) -> None:
         if self._is_mine():
-            self.lease.unlink(missing_ok=True)
+            self.lease.remove()
 
     def _is_mine(self) -> bool:
-        found = _read_lease(self.lease)
+        found = self.lease.read()
         return found is not None and all(found.get(key) == value for key, value in self.owner.items())
 
 
 def lease_holder(pool: Pool, table: str) -> dict[str, object] | None:
     """Who writes `table` right now (host, pid, since, heard: both seconds since 1970), or None."""
-    lease = pool.path / "leases" / f"{table}.json"
-    found = _read_lease(lease)
-    with suppress(FileNotFoundError):
-        if found is not None and _is_live(found, lease):
-            return {**found, "heard": lease.stat().st_mtime}
-    return None
+    lease = _lease(pool, table)
+    found, age_seconds = lease.read(), lease.age_seconds()
+    if found is None or age_seconds is None or not _is_live(found, age_seconds):
+        return None
+    return {**found, "heard": time.time() - age_seconds}
 
 
 def _me(lease_seconds: float) -> dict[str, object]:
@@ -271,17 +303,17 @@ def is_process_gone(owner: Mapping[str, object]) -> bool:
     return owner.get("host") == socket.gethostname() and _started(int(str(owner["pid"]))) != owner.get("started")
 
 
-def _refuse_when_live(lease: Path, table: str) -> None:
-    found = _read_lease(lease)
-    if found and _is_live(found, lease):
-        raise PoolBusy(f"process {found['pid']} on {found['host']} is writing table {table!r} of this pool: wait for it, or stop it")
+def _lease(pool: Pool, table: str) -> LeaseFile:
+    return lease_at(pool.path / "leases" / f"{table}.json")
 
 
-def _is_live(found: Mapping[str, object], lease: Path) -> bool:
-    try:
-        age_seconds = time.time() - lease.stat().st_mtime
-    except FileNotFoundError:
-        return False
+def _refuse_when_live(lease: LeaseFile) -> None:
+    found, age_seconds = lease.read(), lease.age_seconds()
+    if found and age_seconds is not None and _is_live(found, age_seconds):
+        raise PoolBusy(f"process {found['pid']} on {found['host']} is writing table {lease.table!r} of this pool: wait for it, or stop it")
+
+
+def _is_live(found: Mapping[str, object], age_seconds: float) -> bool:
     if found.get("host") == socket.gethostname() and _started(int(str(found["pid"]))) != found.get("started"):
         return False
     return age_seconds < float(str(found.get("lease_seconds", LEASE_SECONDS)))
@@ -295,28 +327,27 @@ def _started(pid: int) -> str:
         return ""
 
 
-def _read_lease(lease: Path) -> dict[str, object] | None:
-    try:
-        return dict(json.loads(lease.read_text()))
-    except (OSError, ValueError):
-        return None
-
-
 def _beat_until(run: Run, stop: threading.Event, seconds: float) -> None:
     while not stop.wait(seconds):
-        run.beat()
+        with suppress(LocalFault):  # an object store that does not answer now is asked again at the next beat
+            run.beat()
 
 
 def _table(pool: Pool, table: str, schema: pa.Schema) -> DeltaTable:
-    folder = pool.table_folder(table)
-    if not DeltaTable.is_deltatable(str(folder)):
-        folder.mkdir(parents=True, exist_ok=True)
-        plain = pa.schema([pa.field(field.name, field.type, field.nullable) for field in schema])
-        DeltaTable.create(str(folder), schema=plain, mode="ignore", name=table)
+    folder, options = pool.table_folder(table), pool.storage_options
+    found = pool.delta(table)
+    if found is not None:
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = pa.schema([pa.field(field.name, field.type, field.nullable) for field in schema])
+    pool.ask(lambda: DeltaTable.create(str(folder), schema=plain, mode="ignore", name=table, storage_options=options))
+    if options is None:
         _sync_log(folder / "_delta_log", 0)
         for made in (folder, folder.parent, folder.parent.parent):
             sync_folder(made)
-    return DeltaTable(str(folder))
+    made_table = pool.delta(table)
+    assert made_table is not None
+    return made_table
 
 
 def _sync_log(log: Path, version: int) -> None:
@@ -328,8 +359,10 @@ def _sync_log(log: Path, version: int) -> None:
 
 
 def _remove_leftovers(pool: Pool) -> None:
-    """Deletes unpublished files of processes of this host that are gone."""
-    for path in (pool.path / "tmp").glob(f"{socket.gethostname()}.*"):
+    """Deletes unpublished files of processes of this host that are gone, and uploads that nobody finishes any more."""
+    if isinstance(pool.path, ObjectPath):
+        bucket.abort_uploads(pool.path.bucket, f"{pool.path.key}/")
+    for path in pool.scratch.glob(f"{socket.gethostname()}.*"):
         pid = path.name.removeprefix(f"{socket.gethostname()}.").split(".", 1)[0]
         if pid.isdigit() and not _started(int(pid)):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -18,6 +18,8 @@ from curate.engines.base import PACKAGES, Engine, EngineSettings, PartFailure
 from curate.errors import IdentityError, MissingExtra, PartsFailed, UsageError
 from curate.isolate import isolate
 from curate.lease import Run
+from curate.objects import is_object
+from curate.parquet import read_table
 from curate.progress import Progress, Silent
 from curate.stage import Again, Crew, Divisible, PartFile, PartReport, PartTask, Phase, Repeatable, fingerprint
 from curate.store import Pool, Snapshot
@@ -269,12 +271,19 @@ def _parts_with(pool: Pool, table: str, reasons: Sequence[str], parts: set[int])
     paths = [str(found.folder / file.path) for file in found.files if file.part in parts]
     if not (paths and reasons):
         return set()
+    if is_object(paths[0]):
+        wanted = pa.array(list(reasons), pa.string())
+        return {file.part for file in found.files if file.part in parts and _has(found.path_of(file.part), wanted)}
     columns = pa.schema([("part", pa.int32()), ("reason", pa.string())])
     holders = ds.dataset(paths, schema=columns, format="parquet").scanner(["part"], filter=ds.field("reason").isin(list(reasons)))
     seen: set[int] = set()
     for batch in holders.to_batches():
         seen.update(pc.unique(batch["part"]).to_pylist())
     return seen
+
+
+def _has(path: str, reasons: pa.Array) -> bool:
+    return bool(pc.any(pc.is_in(read_table(path, ["reason"])["reason"], value_set=reasons)).as_py())
 
 
 def _take(pool: Pool, run: Run, phase: Phase) -> None:

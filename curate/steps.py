@@ -54,6 +54,7 @@ def fit(job: Job) -> None:
     said, clip = job.settings.fit, job.settings.score.clip
     if not said.enabled:
         return
+    job.pool.require_disk("a CLIP of the pool's own (fit.enabled)")
     if clip is None or clip.reserve is None:
         raise UsageError("fit.enabled needs score.clip.reserve: the rows to train on, which the model then does not score")
     length = [] if said.samples_seen is None else [f"train.samples_seen={said.samples_seen}"]
@@ -115,6 +116,7 @@ def train(job: Job) -> None:
     from curate.shards.reader import ShardReader
     from curate.train.loop import train as run_training
 
+    job.pool.require_disk("training")
     source = ShardReader(job.pool.path / "shards" / current_policy(job.pool), seed=job.settings.train.seed)
     job.reports["train"] = run_training(source, job.settings.train, _model(job, PRETRAINED), job.progress)
 
@@ -123,6 +125,7 @@ def evaluate(job: Job) -> None:
     """The trained model on held-out samples → table `evaluations`."""
     from curate.learn import evaluate_model
 
+    job.pool.require_disk("evaluating")
     job.reports["evaluate"] = evaluate_model(job.pool, job.run, _model(job, PRETRAINED), job.settings.evaluate, job.progress)
 
 

@@ -1,4 +1,4 @@
-"""A pool on disk: Delta tables, content-named side files, commits that hold, and who may write.
+"""A pool on disk or in an object store: Delta tables, content-named side files, commits that hold, and who may write.
 
     POOL/
       pool.json               format version
@@ -12,6 +12,9 @@ Commits and the right to make them are in `curate.lease`: `with claim(pool, {tab
 
 A file becomes visible in this order: write, fsync, rename to a name that holds its sha256, fsync of the folder, Delta
 commit, fsync of the log. Nothing is ever changed in place, so a reader that pinned a version keeps reading it.
+
+In an object store (`curate.objects`) the same names are objects: files are written to this machine's scratch folder,
+uploaded, their size and checksums compared, and only then reported; a commit is a conditional put of the log entry.
 """
 
 from __future__ import annotations
@@ -20,20 +23,28 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import socket
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 
+from curate import bucket
 from curate import schema as schemas
 from curate.errors import LocalFault, SchemaError, UsageError
+from curate.objects import ObjectPath, place, scratch_of
+from curate.parquet import read_columns
 from curate.stage import PartFile
+
+Answer = TypeVar("Answer")
 
 FORMAT = 1
 CURRENT = "current"
@@ -64,6 +75,12 @@ class Snapshot:
         """Absolute path of one part's file."""
         return str(self.folder / self.by_part[part].path)
 
+    def is_whole(self) -> bool:
+        """Whether all files of this version are still there."""
+        if isinstance(self.folder, ObjectPath):
+            return {file.path for file in self.files} <= {path.name for path in self.folder.iterdir()}
+        return all(os.path.exists(path) for path in self.paths())
+
     def read(self, columns: Sequence[str] | None = None, parts: Sequence[int] | None = None) -> pa.Table:
         """The rows in (part, row) order, all of them or those of some parts; memory grows with what is asked for."""
         if self.schema is None:
@@ -76,17 +93,24 @@ class Snapshot:
 
 
 class Pool:
-    """The candidates and all that is known about them, in one directory."""
+    """The candidates and all that is known about them, in one directory or below one prefix of an object store.
+
+    `scratch` is where unpublished files lie, always on this machine.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.scratch = scratch_of(path) if isinstance(path, ObjectPath) else path / "tmp"
+        self._opened: dict[str, DeltaTable] = {}  # of an object store, so that a look at a table asks only for what is new
 
     @classmethod
     def create(cls, path: str | Path) -> Pool:
         """Opens the pool at `path`, making an empty one where nothing is; refuses a folder that holds other things."""
-        folder = Path(path).absolute()
+        folder = place(path)
         if (folder / "pool.json").exists():
             return cls.open(folder)
+        if isinstance(folder, ObjectPath):
+            return cls._begin(folder)
         if "%" in str(folder):  # delta-rs decodes percent signs in local paths and then finds nothing
             raise UsageError(f"{folder} has a percent sign in its path, which Delta readers take for an escape: name another folder")
         if set("*?") & set(str(folder)):  # DuckDB would read the files of every folder that matches
@@ -99,28 +123,46 @@ class Pool:
             raise UsageError(f"{path} is not empty and not a pool: name a new folder")
         with _disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _write_atomically(folder / "pool.json", json.dumps({"format": FORMAT}).encode())  # first: with it, what else is missing is made
+            write_atomically(folder / "pool.json", json.dumps({"format": FORMAT}).encode())  # first: with it, what else is missing is made
             for child in ("tables", "documents", "leases", "tmp"):
                 (folder / child).mkdir(exist_ok=True)
         return cls(folder)
 
     @classmethod
+    def _begin(cls, folder: ObjectPath) -> Pool:
+        """An empty pool in an object store, unless somebody else made it at this moment."""
+        if folder.is_dir():
+            raise UsageError(f"{folder} is not empty and not a pool: name a new prefix")
+        with contextlib.suppress(bucket.Conflict):
+            bucket.put(folder.bucket, (folder / "pool.json").key, json.dumps({"format": FORMAT}).encode(), new=True)
+        return cls.open(folder)
+
+    @classmethod
     def open(cls, path: str | Path) -> Pool:
         """Opens an existing pool; UsageError when there is none, or one of a newer curate."""
-        folder = Path(path).absolute()
+        folder = place(path)
+        shown = folder if isinstance(folder, ObjectPath) else path
         try:
             found = json.loads((folder / "pool.json").read_text())["format"]
         except (OSError, ValueError, KeyError, TypeError):
-            raise UsageError(f"{path} is no pool: make one with  curate run ingest --pool {path} input.path=LIST") from None
+            raise UsageError(f"{shown} is no pool: make one with  curate run ingest --pool {shown} input.path=LIST") from None
         if found > FORMAT:
-            raise UsageError(f"{path} was written by a newer curate (pool format {found}, this one knows {FORMAT}): upgrade curate-vlm")
+            raise UsageError(f"{shown} was written by a newer curate (pool format {found}, this one knows {FORMAT}): upgrade curate-vlm")
         return cls(folder)
+
+    def require_disk(self, what: str) -> None:
+        """Raises UsageError where the pool lies in an object store, for what has to rewrite or map files."""
+        if isinstance(self.path, ObjectPath):
+            raise UsageError(f"{what} does not work on a pool in an object store yet: copy {self.path} to a disk, and do it there")
 
     # -- tables
 
     def tables(self) -> list[str]:
         """Names of the tables that exist."""
-        return sorted(log.parent.name for log in (self.path / "tables").glob("*/_delta_log"))
+        folder = self.path / "tables"
+        if isinstance(folder, ObjectPath):
+            return sorted(child.name for child in folder.iterdir() if child.name in self._opened or (child / "_delta_log").is_dir())
+        return sorted(log.parent.name for log in folder.glob("*/_delta_log"))
 
     def table_folder(self, table: str) -> Path:
         """Folder of one table's log and data files."""
@@ -128,14 +170,47 @@ class Pool:
 
     def delta(self, table: str, version: int | None = None) -> DeltaTable | None:
         """The table as the Delta reader sees it, or None when it does not exist."""
-        folder = self.table_folder(table)
-        if not DeltaTable.is_deltatable(str(folder)):
+        folder, options = str(self.table_folder(table)), self.storage_options
+        if options is None and not DeltaTable.is_deltatable(folder):
             return None
-        return DeltaTable(str(folder), version=version)
+        try:
+            return self.ask(lambda: DeltaTable(folder, version=version, storage_options=options))
+        except TableNotFoundError:
+            return None
+
+    def _newest(self, table: str) -> DeltaTable | None:
+        if not isinstance(self.path, ObjectPath):
+            return self.delta(table)
+        known = self._opened.get(table)
+        if known is not None:
+            self.ask(known.update_incremental)
+            return known
+        found = self.delta(table)
+        if found is not None:
+            self._opened[table] = found
+        return found
+
+    @property
+    def storage_options(self) -> dict[str, str] | None:
+        """What the Delta reader has to be told beside the address of a table."""
+        return bucket.storage_options() if isinstance(self.path, ObjectPath) else None
+
+    def ask(self, what: Callable[[], Answer]) -> Answer:
+        """What delta-rs answers. Of an object store it is asked again where an answer broke off, which delta-rs itself does not do.
+
+        Raises LocalFault without what delta-rs says: that may repeat what the request was signed with.
+        """
+        if not isinstance(self.path, ObjectPath):
+            return what()
+        for attempt in range(bucket.TRIES):
+            with contextlib.suppress(OSError):
+                return what()
+            bucket.pause(attempt)
+        raise LocalFault(f"{self.path}: the object store failed {bucket.TRIES} times; nothing is lost, run the same command again")
 
     def snapshot(self, table: str, version: int | None = None) -> Snapshot:
         """Pins the newest (or a given) version; a table that does not exist is an empty snapshot of version -1."""
-        delta = self.delta(table, version)
+        delta = self._newest(table) if version is None else self.delta(table, version)
         if delta is None:
             return Snapshot(table, -1, None, (), self.table_folder(table))
         files = sorted(_part_files(table, pa.table(delta.get_add_actions(flatten=True))), key=lambda file: (file.part, file.path))
@@ -154,7 +229,7 @@ class Pool:
         full = full.append_column("basis", pa.repeat(pa.scalar(basis), full.num_rows))
         full = schemas.conform(full, schema, f"table {table}, part {part}").replace_schema_metadata(None).combine_chunks()
         temporary = self.temporary(".parquet")
-        with _disk_errors(self.path):
+        with _disk_errors(self.scratch):
             pq.write_table(full, temporary, compression="zstd", row_group_size=ROW_GROUP_ROWS, store_schema=False)
         size_bytes = temporary.stat().st_size
         name = self.publish(temporary, f"tables/{table}", f"{part:05d}")
@@ -164,16 +239,30 @@ class Pool:
 
     def temporary(self, suffix: str) -> Path:
         """A fresh path under tmp/ that nobody else will use; its name tells whose it is."""
-        with _disk_errors(self.path):
-            (self.path / "tmp").mkdir(exist_ok=True)
-        return self.path / "tmp" / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}{suffix}"
+        self._make_scratch()
+        return self.scratch / f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}{suffix}"
+
+    def free_bytes(self) -> int:
+        """Room on the disk on which unpublished files lie."""
+        self._make_scratch()
+        return shutil.disk_usage(self.scratch).free
+
+    def _make_scratch(self) -> None:
+        is_remote = isinstance(self.path, ObjectPath)
+        with _disk_errors(self.scratch):
+            self.scratch.mkdir(mode=0o700 if is_remote else 0o777, parents=is_remote, exist_ok=True)
 
     def publish(self, temporary: Path, folder: str, stem: str) -> str:
         """Moves a finished file to `folder/stem-<sha256><suffix>`, durably; returns that path relative to the pool."""
         target = self.path / folder
         with _disk_errors(self.path):
+            sha256 = file_sha256(temporary)
+            name = f"{stem}-{sha256}{temporary.suffix}"
+            if isinstance(target, ObjectPath):
+                bucket.upload(temporary, target.bucket, (target / name).key, sha256)
+                temporary.unlink()
+                return f"{folder}/{name}"
             target.mkdir(parents=True, exist_ok=True)
-            name = f"{stem}-{file_sha256(temporary)}{temporary.suffix}"
             sync_file(temporary)
             os.replace(temporary, target / name)
             sync_folder(target)
@@ -184,7 +273,7 @@ class Pool:
         folder = self.path / "documents"
         with _disk_errors(self.path):
             folder.mkdir(exist_ok=True)
-            _write_atomically(folder / f"{name}.json", json.dumps(content, indent=1, sort_keys=True).encode())
+            write_atomically(folder / f"{name}.json", json.dumps(content, indent=1, sort_keys=True).encode())
 
     def read_document(self, name: str) -> dict[str, object] | None:
         """The JSON document `name`, or None when it was never written."""
@@ -198,12 +287,6 @@ class Pool:
 def _may_stand_in_a_new_pool(name: str) -> bool:
     """What an earlier call that was killed may have left."""
     return name in ("tmp", "pool.json") or name.startswith(".pool.json.")
-
-
-def read_columns(path: str | Path, names: Sequence[str]) -> pa.Table:
-    """Those of the columns that a part's file has; one from before the table grew lacks some."""
-    present = set(pq.read_schema(path).names)
-    return pq.read_table(path, columns=[name for name in names if name in present], partitioning=None)
 
 
 # -- durable small things
@@ -233,7 +316,11 @@ def _sync(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces a small file, durably and so that nobody sees half of it; its folder must exist."""
+    if isinstance(path, ObjectPath):
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     temporary.write_bytes(content)
     sync_file(temporary)

@@ -68,6 +68,7 @@ def work(pool: Pool, phase: Phase, settings: EngineSettings, parts: Iterable[int
     Claims nothing, commits nothing. What has a report already is not done again. Raises PartsFailed for parts that could
     not be done, UsageError, and what a worker raises.
     """
+    pool.require_disk("work without a driver")
     refuse_unfinished(pool)
     everything, orders = open_parts(pool, phase)
     wanted = set(share_of(everything, *place_in_job()) if parts is None else parts)
@@ -130,6 +131,7 @@ def commit(pool: Pool, run: Run, settings: EngineSettings, progress: Progress | 
     Reports that were made from tables that have changed since are refused, and of two on one part the second; reports that
     cannot be read stay where they are. Committing twice changes nothing. Raises PoolBusy, Fenced.
     """
+    pool.require_disk("curate commit")
     told = [_commit_table(pool, run, settings, table, progress or Silent()) for table in reports.tables(pool)]
     return CommitReport(tuple(told))
 

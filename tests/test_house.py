@@ -36,6 +36,7 @@ PLACES = {
     "pycurl": ("fetch/transport.py",),
     "tensorboard": ("monitor/boards.py",),
     "wandb": ("monitor/boards.py",),
+    "botocore": ("bucket.py",),
     "img2dataset": ("fetch/peer.py",),
     "protego": ("fetch/robots.py",),
     "aiodns": ("fetch/resolver.py",),

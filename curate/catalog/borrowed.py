@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from curate.parquet import read_table
 from curate.store import Snapshot
 
 _PLACE = ["tar_file", "tar_offset"]
@@ -34,10 +34,10 @@ class Borrowed:
         places, users = defaultdict[str, set[int]](set), defaultdict[int, set[int]](set)
         for file in fetched.files:
             path = fetched.folder / file.path
-            names = pq.read_table(path, columns=_PLACE[:1], partitioning=None)["tar_file"].unique().drop_null().to_pylist()
+            names = read_table(path, _PLACE[:1])["tar_file"].unique().drop_null().to_pylist()
             others = [name for name in names if part_of(name) != file.part]
             if others:
-                lines = pq.read_table(path, columns=_PLACE, partitioning=None)
+                lines = read_table(path, _PLACE)
                 lines = lines.filter(pc.is_in(lines["tar_file"], value_set=pa.array(others, pa.string())))
                 for name, offset in zip(*(lines[column].to_pylist() for column in _PLACE), strict=True):
                     places[name].add(offset)

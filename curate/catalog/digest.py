@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curate.errors import AccountingError
 from curate.media.tar import TarError, read
+from curate.parquet import read_columns
 from curate.schema import KEY, column_class
 from curate.store import Pool, Snapshot
 
@@ -92,8 +92,8 @@ def _paths_by_part(snapshot: Snapshot) -> list[list[str]]:
 
 
 def _read(path: Path, columns: list[str], schema: pa.Schema | None) -> pa.Table:
-    present = pq.read_schema(path).names
-    data = pq.read_table(path, columns=[name for name in columns if name in present], partitioning=None)
+    data = read_columns(path, columns)
+    present = data.column_names
     wanted = pa.schema([pa.field(name, (schema or data.schema).field(name).type) for name in columns])
     return pa.table([data[f.name].cast(f.type) if f.name in present else pa.nulls(data.num_rows, f.type) for f in wanted], schema=wanted)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.catalog.borrowed import Borrowed, part_of
 from curate.catalog.findings import Check
 from curate.media.tar import Member, TarError, members
+from curate.objects import ObjectPath, read_span
+from curate.parquet import read_schema, read_table
 from curate.store import Pool, Snapshot, file_sha256
 
 _NAMED = re.compile(r"-([0-9a-f]{64})\.\w+$")
@@ -28,15 +30,23 @@ _FOLDERS = ("tables", "tars", "embeddings", "models")
 def check_hashes(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot], deep: bool) -> None:
     """Every file that a table's version lists is there in full size, and every name that holds a sha256 holds the right one."""
     for name, snapshot in sorted(snapshots.items()):
+        sizes = _sizes(snapshot)
         for file in snapshot.files:
-            path = snapshot.folder / file.path
-            size_bytes = path.stat().st_size if path.exists() else -1
+            size_bytes = sizes.get(file.path, -1)
             check.require(size_bytes >= 0, f"tables/{name}/{file.path} is missing")
             check.require(size_bytes in (-1, file.size_bytes), f"tables/{name}/{file.path}: {size_bytes:,} bytes, not {file.size_bytes:,}")
     for path in _content_named(pool) if deep else ():
         found = _NAMED.search(path.name)
         if found:
             check.require(file_sha256(path) == found.group(1), f"{path.relative_to(pool.path)}: its bytes have another sha256")
+
+
+def _sizes(snapshot: Snapshot) -> dict[str, int]:
+    """Bytes of the table's files that are there."""
+    if isinstance(snapshot.folder, ObjectPath):  # one listing tells them all
+        return {path.name: path.stat().st_size for path in snapshot.folder.iterdir() if path.is_file()}
+    found = [(file.path, snapshot.folder / file.path) for file in snapshot.files]
+    return {name: path.stat().st_size for name, path in found if path.exists()}
 
 
 def _content_named(pool: Pool) -> Iterator[Path]:
@@ -76,7 +86,7 @@ def check_images(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot], de
 def _fetched_lines(snapshots: Mapping[str, Snapshot]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     columns = ["row", "reason", "image_sha256", "tar_file", "tar_offset", "tar_size"]
     for file in snapshots["fetched"].files:
-        yield file.part, pq.read_table(snapshots["fetched"].folder / file.path, columns=columns, partitioning=None).to_pylist()
+        yield file.part, read_table(snapshots["fetched"].folder / file.path, columns).to_pylist()
 
 
 def _refused(snapshots: Mapping[str, Snapshot], part: int, lines: list[dict[str, Any]]) -> set[str]:
@@ -110,9 +120,7 @@ def _members_by_offset(path: Path, name: str, check: Check) -> dict[int, Member]
 
 
 def _sha256_at(path: Path, member: Member) -> str:
-    with path.open("rb") as stream:
-        stream.seek(member.offset)
-        return hashlib.sha256(stream.read(member.size)).hexdigest()
+    return hashlib.sha256(read_span(path, member.offset, member.size)).hexdigest()
 
 
 def _check_unlisted(check: Check, tar_file: str, found: Mapping[int, Member], listed: set[int], refused: set[str]) -> None:
@@ -133,13 +141,13 @@ def check_embeddings(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot]
 
 
 def _check_part_embeddings(pool: Pool, path: Path, where: str, check: Check) -> None:
-    names = [name for name in pq.read_schema(path).names if name == "embedding_file" or name.startswith("clip_")]
+    names = [name for name in read_schema(path).names if name == "embedding_file" or name.startswith("clip_")]
     if "embedding_file" not in names:
         return
-    data = pq.read_table(path, columns=names, partitioning=None)
+    data = read_table(path, names)
     for name in sorted(filter(None, data["embedding_file"].unique().to_pylist())):
         try:
-            found = np.load(pool.path / name, mmap_mode="r")
+            found = _load(pool.path / name)
         except (OSError, ValueError, EOFError) as error:
             check.fail(f"{where}: {name} cannot be read: {error}")
             continue
@@ -148,6 +156,11 @@ def _check_part_embeddings(pool: Pool, path: Path, where: str, check: Check) -> 
         if len(found) == data.num_rows:
             filled = [int(row) for row in _unscored(data) if np.any(found[row])]
             check.require(not filled, f"{where}: row {filled[0] if filled else ''} has an embedding and no score")
+
+
+def _load(path: Path) -> np.ndarray:
+    stored: np.ndarray = np.load(io.BytesIO(path.read_bytes())) if isinstance(path, ObjectPath) else np.load(path, mmap_mode="r")
+    return stored
 
 
 def _unscored(data: pa.Table) -> np.ndarray:

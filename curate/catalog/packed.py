@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow.parquet as pq
 
 from curate.catalog.findings import Check
 from curate.catalog.subsets import Subset, read_subset
 from curate.catalog.views import connect
 from curate.media.tar import Member, TarError, members
+from curate.parquet import read_table
 from curate.store import Pool, Snapshot, file_sha256
 
 _BESIDE = {"index.json", "sizes.json"}
@@ -180,7 +180,7 @@ def _other_bytes(path: Path, tar_file: str, lines: Sequence[Mapping[str, Any]], 
 
 def _check_metadata(path: Path, where: str, lines: Sequence[Mapping[str, Any]], check: Check) -> None:
     try:
-        ids = pq.read_table(path, columns=["sample_id"], partitioning=None)["sample_id"].to_pylist()
+        ids = read_table(path, ["sample_id"])["sample_id"].to_pylist()
     except (OSError, ValueError, KeyError) as error:
         check.fail(f"{where} cannot be read: {str(error).splitlines()[0]}")
         return

@@ -29,6 +29,7 @@ from curate.catalog.thumbnails import thumbnails
 from curate.catalog.views import connect, current_policy, pin
 from curate.errors import LocalFault
 from curate.lease import refuse_unfinished
+from curate.objects import ObjectPath
 from curate.progress import Progress, Silent
 from curate.store import Pool
 
@@ -49,6 +50,9 @@ def report(pool: Pool, out: Path, policy: str | None = None, reveal: bool = Fals
     page = _render(_content(pool, chosen, reveal))
     path = out if out.suffix in (".html", ".htm") else out / "index.html"
     try:
+        if isinstance(path, ObjectPath):
+            path.write_text(page)
+            return path
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(page, encoding="utf-8")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from curate.catalog.gather import Sample
 from curate.media.header import MediaError
 from curate.media.image import ImageSettings, prepare
+from curate.objects import read_span
 from curate.store import Pool
 
 SIDE_PIXELS = 160
@@ -32,9 +33,8 @@ def thumbnail(pool: Pool, sample: Sample, reveal: bool) -> str | None:
     if sample.tar_file is None or sample.tar_offset is None or sample.tar_size is None:
         return None
     try:
-        with (pool.path / sample.tar_file).open("rb") as stream:
-            stream.seek(sample.tar_offset)
-            image = miniature(stream.read(sample.tar_size), sample.veiled and not reveal)
+        stored = read_span(pool.path / sample.tar_file, sample.tar_offset, sample.tar_size)
+        image = miniature(stored, sample.veiled and not reveal)
     except (OSError, MediaError):
         return None
     return "data:image/jpeg;base64," + base64.b64encode(image).decode()

@@ -8,7 +8,6 @@ from typing import Concatenate, ParamSpec
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.catalog.files import check_embeddings, check_hashes, check_images
 from curate.catalog.findings import NAMED_OFFENDERS, Check, VerifyReport
@@ -17,6 +16,7 @@ from curate.catalog.subsets import read_subset
 from curate.catalog.views import NO_POLICY, connect, pin, policies, quoted
 from curate.errors import REASONS, RemovalUnfinished, UsageError
 from curate.lease import refuse_unfinished
+from curate.parquet import read_table
 from curate.schema import KEY
 from curate.store import Pool, Snapshot
 
@@ -142,7 +142,7 @@ def _misaligned(snapshot: Snapshot, lengths: Mapping[int, int]) -> Iterator[tupl
 
 
 def _numbers(snapshot: Snapshot, path: str) -> dict[str, np.ndarray]:
-    data = pq.read_table(snapshot.folder / path, columns=list(KEY), partitioning=None)
+    data = read_table(snapshot.folder / path, KEY)
     return {name: data[name].to_numpy() for name in KEY}
 
 

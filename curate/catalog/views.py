@@ -7,10 +7,9 @@ through `one_select` before it runs.
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import duckdb
@@ -19,6 +18,7 @@ import pyarrow as pa
 from curate import schema as schemas
 from curate.catalog.subsets import read_subset
 from curate.errors import REASONS, UsageError, Withdrawn
+from curate.objects import ObjectPath, Objects
 from curate.schema import KEY, SOURCE_PREFIX, nearest, resources
 from curate.store import CURRENT, Pool, Snapshot
 
@@ -40,7 +40,8 @@ def connect(pool: Pool, policy: str | None = None, versions: Mapping[str, int] |
     snapshots = pin(pool, versions)
     if chosen and f"decisions_{chosen}" not in snapshots:
         raise UsageError(f"policy {chosen!r} was not applied to this pool{nearest(chosen, policies(pool))}")
-    connection = duckdb.connect(config={"temp_directory": str(pool.path / "tmp" / f"duckdb-{uuid.uuid4().hex[:12]}")})
+    connection = duckdb.connect(config={"temp_directory": str(pool.scratch / f"duckdb-{uuid.uuid4().hex[:12]}")})
+    _add_objects(connection, pool, snapshots.values())
     connection.execute("SET parquet_metadata_cache = true; SET preserve_insertion_order = false; CREATE SCHEMA empty")
     _add_reasons(connection)
     for name in sorted({*snapshots, *_ALWAYS}):
@@ -56,7 +57,7 @@ def pin(pool: Pool, versions: Mapping[str, int] | None = None) -> dict[str, Snap
     """One snapshot of every table that exists, by name. Raises Withdrawn for an older version that can no longer be read."""
     found = {name: pool.snapshot(name, (versions or {}).get(name)) for name in pool.tables()}
     for name in versions or {}:
-        if name in found and not all(os.path.exists(path) for path in found[name].paths()):
+        if name in found and not found[name].is_whole():
             raise Withdrawn(f"version {found[name].version} of table {name!r} held rows that were removed since: it can no longer be read")
     return found
 
@@ -140,6 +141,14 @@ def _text(value: str) -> str:
 
 
 # -- the views
+
+
+def _add_objects(connection: duckdb.DuckDBPyConnection, pool: Pool, snapshots: Iterable[Snapshot]) -> None:
+    """Lets DuckDB read a pool in an object store, by ranges; of pinned files it need not ask how large they are."""
+    if isinstance(pool.path, ObjectPath):
+        sizes = {str(found.folder / file.path): file.size_bytes for found in snapshots for file in found.files}
+        connection.register_filesystem(Objects(sizes))
+        connection.execute("SET enable_external_file_cache = false")  # it reads files of a megabyte or two whole
 
 
 def _add_reasons(connection: duckdb.DuckDBPyConnection) -> None:

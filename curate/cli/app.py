@@ -40,6 +40,7 @@ _EXTRAS = {
     "torch": "train", "torchvision": "train", "open_clip": "train", "safetensors": "train", "webdataset": "train",
     "ray": "ray", "pyspark": "spark", "img2dataset": "img2dataset",
     "tensorboard": "tensorboard", "wandb": "wandb",
+    "botocore": "s3",
 }  # fmt: skip
 _LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO}
 

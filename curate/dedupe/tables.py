@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from curate import parquet
 from curate.dedupe import exchanges as ex
 from curate.dedupe.grouping import equal_rows, firsts, ranks
 from curate.errors import SchemaError, UsageError
@@ -128,7 +128,7 @@ class Read:
 
 def read_table(path: str, columns: Sequence[str]) -> pa.Table:
     """Some columns of one part's file."""
-    return pq.read_table(path, columns=list(columns), partitioning=None).combine_chunks()
+    return parquet.read_table(path, columns).combine_chunks()
 
 
 def _looks(scores: pa.Table | None, shown: pa.Array) -> dict[str, object]:

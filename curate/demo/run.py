@@ -13,6 +13,7 @@ from curate.demo.held_out import is_held_out, write_scenes, write_stamps
 from curate.demo.server import Server
 from curate.demo.settings import ScenesSettings, ServerSettings
 from curate.errors import UsageError
+from curate.objects import ObjectPath, place
 from curate.progress import Progress, Silent
 from curate.recipe import Job, load_recipe, run_recipe
 from curate.store import Pool
@@ -40,6 +41,8 @@ def run_demo(
     Raises UsageError when `corpus` is openclipart and this machine cannot have it; with `auto`, scenes are drawn instead.
     """
     progress = progress or Silent()
+    if isinstance(place(pool_path), ObjectPath):
+        raise UsageError("the demo makes its pool in a folder of this machine: give one with  --pool")
     pool = Pool.create(pool_path)
     name, pictures, note = _pictures(corpus, size, progress)
     folder = pool.path / "demo"

@@ -68,6 +68,7 @@ class SlurmEngine:
         if not tasks:
             return
         pool = Pool.open(tasks[0].pool)
+        pool.require_disk("the Slurm engine")
         desk = _Desk(pool, phase.table, {task.part: task for task in tasks})
         yield from desk.new()
         vain = 0

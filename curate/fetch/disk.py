@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,11 +27,11 @@ class Disk:
         """Counts a part as under way; raises LocalFault when less than twice is free of what all of them may bring."""
         with self._lock:
             self._open[part] = rows
-            free, needed = shutil.disk_usage(pool.path).free, int(2 * sum(self._open.values()) * self.row_bytes)
+            free, needed = pool.free_bytes(), int(2 * sum(self._open.values()) * self.row_bytes)
         try:
             if free < needed:
                 raise LocalFault(
-                    f"no room at {pool.path} to begin part {part}: {free >> 10:,} KiB free, {needed >> 10:,} KiB wanted; "
+                    f"no room at {pool.scratch} to begin part {part}: {free >> 10:,} KiB free, {needed >> 10:,} KiB wanted; "
                     f"nothing is lost, make room and run the same command again"
                 )
             yield

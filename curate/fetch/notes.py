@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.fetch.link import seed
+from curate.parquet import open_file
 from curate.stage import PartFile, fingerprint
 from curate.store import Pool
 
@@ -116,7 +116,7 @@ def recall_notes(pool: Pool) -> None:
 def _read(path: str) -> Iterator[Note]:
     now = datetime.datetime.now(datetime.UTC)
     names = [name.name for name in fields(Note)]
-    for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS, columns=names):
+    for batch in open_file(path).iter_batches(_BATCH_ROWS, columns=names):
         yield from (_note(line) for line in batch.to_pylist() if line["expires_at"] > now)
 
 

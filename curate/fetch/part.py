@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from curate.fetch.rows import Done, Record
 from curate.fetch.settings import FetchSettings
 from curate.fetch.standing import Elsewhere, standing
 from curate.fetch.wish import EMPTY, read_wishes, wish_columns
+from curate.parquet import read_columns, read_schema, read_table
 from curate.stage import WORKER_CRASHED, PartTask
-from curate.store import Pool, read_columns
+from curate.store import Pool
 from curate.suppress import REASON as WITHDRAWN
 from curate.suppress import Suppression
 
@@ -80,10 +79,10 @@ def _of_earlier_lists(pool: Pool, elsewhere: Elsewhere, rows: list[dict[str, Any
 def _rows(path: str, settings: FetchSettings) -> list[dict[str, Any]]:
     """Lines of the part's rows, each with what the list says about the file: `wish`."""
     rows: list[dict[str, Any]] = read_columns(path, _ROW_COLUMNS).to_pylist()
-    wanted = wish_columns(pq.read_schema(path).names, settings.blur_column, settings.verify_hash)
+    wanted = wish_columns(read_schema(path).names, settings.blur_column, settings.verify_hash)
     if not wanted:
         return rows
-    wishes = read_wishes(pq.read_table(path, columns=list(wanted.values()), partitioning=None), wanted)
+    wishes = read_wishes(read_table(path, list(wanted.values())), wanted)
     for row, wish in zip(rows, wishes, strict=True):
         if wish is not EMPTY:
             row["wish"] = wish
@@ -101,7 +100,7 @@ def _skips(rows: list[dict[str, Any]], prefilter: str | None) -> list[str | None
     own = [None if row["reason"] is None else str(row["reason"]) for row in rows]
     if prefilter is None:
         return own
-    decisions = pq.read_table(prefilter, columns=["row", "keep", "reason"], partitioning=None)
+    decisions = read_table(prefilter, ["row", "keep", "reason"])
     refused = {
         row: reason or "prefilter"
         for row, keep, reason in zip(*(decisions.column(name).to_pylist() for name in ("row", "keep", "reason")), strict=True)

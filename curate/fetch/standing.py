@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curate.errors import REASONS
 from curate.fetch.rows import RESULT_COLUMNS, TAR_COLUMNS, TELEMETRY_COLUMNS, Record
+from curate.parquet import read_columns, read_table
 from curate.stage import PartTask, fingerprint
-from curate.store import Pool, Snapshot, read_columns
+from curate.store import Pool, Snapshot
 from curate.suppress import REASON as WITHDRAWN
 
 TELEMETRY = "telemetry_fetch"
@@ -48,11 +48,11 @@ def chosen(task: PartTask) -> frozenset[str]:
     """url_ids of the rows of the previous file that `task.again` means; rows that share a URL are chosen together."""
     if task.again is None or task.previous is None:
         return frozenset()
-    reasons = pq.read_table(task.previous, columns=["reason"], partitioning=None)["reason"]
+    reasons = read_table(task.previous, ["reason"])["reason"]
     meant = pc.is_in(reasons, value_set=pa.array(task.again.reasons, pa.string()))
     if not pc.any(meant).as_py():
         return frozenset()
-    url_ids = pq.read_table(task.inputs["rows"], columns=["url_id"], partitioning=None)["url_id"]
+    url_ids = read_table(task.inputs["rows"], ["url_id"])["url_id"]
     found = frozenset(url_ids.filter(meant).to_pylist())
     return found if task.again.before is None else found - _asked_since(task, url_ids)
 
@@ -66,7 +66,7 @@ def _asked_since(task: PartTask, url_ids: pa.ChunkedArray) -> frozenset[str]:
     path = task.beside.get(TELEMETRY)
     if path is None or task.again is None or task.previous is None:
         return frozenset()
-    lines = pq.read_table(path, columns=["finished_at", "basis"], partitioning=None)
+    lines = read_table(path, ["finished_at", "basis"])
     told = {str(lines["basis"][0])} if lines.num_rows else set()
     if not told <= {task.basis, telemetry_basis(task.basis, task.previous)}:
         return frozenset()
@@ -117,7 +117,7 @@ class Elsewhere:
         rows, fetched = self._tables[key]
         if part not in rows.by_part or part not in fetched.by_part:
             return []
-        ids = pq.read_table(rows.path_of(part), columns=["url_id"], partitioning=None)["url_id"]
+        ids = read_table(rows.path_of(part), ["url_id"])["url_id"]
         records = read_columns(fetched.path_of(part), _RECORD)
         if records.num_rows != len(ids):
             return []

@@ -95,8 +95,8 @@ def _header(name: str, size: int) -> bytes:
 
 def members(path: Path) -> Iterator[Member]:
     """Regular members in order. Raises TarError on anything else than a whole, plain archive."""
-    with open(path, "rb") as file:
-        length = os.fstat(file.fileno()).st_size
+    with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END)
         position = 0
         while True:
             file.seek(position)
@@ -114,7 +114,7 @@ def members(path: Path) -> Iterator[Member]:
 
 def read(path: Path) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of every regular member, in order."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         for member in members(path):
             file.seek(member.offset)
             yield member.name, file.read(member.size)

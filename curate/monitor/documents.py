@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.lease import is_process_gone
+from curate.objects import ObjectPath
 from curate.store import Pool
 
 FOLDER = "runs"
@@ -71,6 +72,9 @@ def _took(counters: Mapping[str, float]) -> Iterator[str]:
 
 def write_whole(path: Path, text: str) -> None:
     """Replaces a small file so that nobody reads half of it; it need not outlive a power cut, so nothing waits for the disk."""
+    if isinstance(path, ObjectPath):
+        path.write_text(text)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
     os.replace(temporary, path)

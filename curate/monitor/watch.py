@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import shutil
 import sys
 import threading
 import time
@@ -43,7 +42,7 @@ def watched(
     """
     state = State(owner, what)
     name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(state.begun))}-{owner['host']}-{owner['pid']}-{uuid.uuid4().hex[:6]}"
-    board = open_board(settings, Path(settings.folder or pool.path / "logs"), name, config or {})
+    board = open_board(settings, Path(settings.folder) if settings.folder else pool.path / "logs", name, config or {})
     monitor = _Monitor(pool, state, settings, name, shown, board)
     monitor.begin()
     try:
@@ -145,7 +144,7 @@ class _Monitor:
                 self._draw(task)
         try:
             write_whole(self.status, json.dumps(document))
-            text = openmetrics.text(document, self.pool.path.name, shutil.disk_usage(self.pool.path).free)
+            text = openmetrics.text(document, self.pool.path.name, self.pool.free_bytes())
             for path in filter(None, (self.status.with_suffix(".prom"), self.metrics)):
                 write_whole(path, text)
         except (OSError, CurateError) as error:

@@ -18,6 +18,7 @@ import fsspec
 import pyarrow as pa
 
 from curate.errors import InputError
+from curate.objects import SCHEME, Objects
 from curate.plan.settings import InputSettings
 
 FORMATS = {
@@ -43,7 +44,8 @@ class InputFile:
     @contextlib.contextmanager
     def raw(self) -> Iterator[IO[bytes]]:
         """The stored bytes, seekable. Raises InputError."""
-        with _reading(self.name), self.filesystem.open(self.path, "rb") as stream:
+        pinned = {"etag": self.version} if isinstance(self.filesystem, Objects) else {}
+        with _reading(self.name), self.filesystem.open(self.path, "rb", **pinned) as stream:
             yield stream
 
     @contextlib.contextmanager
@@ -105,7 +107,7 @@ def find_files(settings: InputSettings) -> list[InputFile]:
 def _entries(path: str, settings: InputSettings) -> list[tuple[Any, str, str]]:
     """(filesystem, path, base that names are relative to) of each file that `path` means."""
     try:
-        filesystem, root = fsspec.core.url_to_fs(path)
+        filesystem, root = _opened(path)
         if _is_web(filesystem):  # a web server has no folders, and asking for one would download the list
             return [(filesystem, root, posixpath.dirname(root.partition("?")[0]))]
         if filesystem.isdir(root):
@@ -121,6 +123,16 @@ def _entries(path: str, settings: InputSettings) -> list[tuple[Any, str, str]]:
     if not files:
         raise InputError(_nothing_there(filesystem, path, root))
     return [(filesystem, name, base) for name in files]
+
+
+def _opened(path: str) -> tuple[Any, str]:
+    """The filesystem of a path and its name there; lists in S3 are read as pools are, pinned to the version found."""
+    if not path.startswith(SCHEME):
+        found: tuple[Any, str] = fsspec.core.url_to_fs(path)
+        return found
+    if "@" in path.removeprefix(SCHEME).partition("/")[0]:  # not shown: what stands there may be a secret
+        raise InputError("input.path: an s3:// address must not hold a user name or secret: credentials come from the environment only")
+    return Objects(), path.rstrip("/")
 
 
 def _is_web(filesystem: Any) -> bool:

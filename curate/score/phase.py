@@ -124,7 +124,7 @@ class ScorePhase:
         if not any(observers):
             yield from batches((Seen(image, [None] * len(opened)) for image in images), self.settings.image_batch)
             return
-        with TarReader(pool.path) as tars:
+        with TarReader(pool.path, pool.temporary) as tars:
             threads = self.settings.decode_threads
             seen = ahead(partial(look, tars, observers), images, threads, self.settings.image_batch + threads)
             yield from batches(seen, self.settings.image_batch)

@@ -15,11 +15,13 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from curate.bucket import download
 from curate.errors import LocalFault, SchemaError
 from curate.media.image import MediaError, decode_rgb
+from curate.objects import ObjectPath
+from curate.parquet import read_table
 from curate.score.scorer import Pixels
 from curate.stage import PartTask
 
@@ -52,8 +54,8 @@ class Seen:
 
 def read_part(task: PartTask) -> pa.Table:
     """Rows of the part with what `fetched` says of them; the two tables line up or SchemaError says that they do not."""
-    rows = pq.read_table(task.inputs["rows"], columns=list(_ROW_COLUMNS), partitioning=None)
-    fetched = pq.read_table(task.inputs["fetched"], columns=list(_FETCHED_COLUMNS), partitioning=None)
+    rows = read_table(task.inputs["rows"], _ROW_COLUMNS)
+    fetched = read_table(task.inputs["fetched"], _FETCHED_COLUMNS)
     if not rows.column("row").equals(fetched.column("row")):
         raise SchemaError(f"part {task.part}: rows and fetched do not line up: run  curate verify")
     for name in fetched.column_names[1:]:
@@ -74,9 +76,14 @@ def images_of(rows: pa.Table) -> list[Image]:
 
 @dataclass
 class TarReader:
-    """Reads images from the pool's tars by position; closes them at the end."""
+    """Reads images from the pool's tars by position; closes them at the end.
+
+    A tar in an object store is brought to this machine in one request, under a name that `temporary` gives, and deleted at
+    the end.
+    """
 
     pool: Path
+    temporary: Callable[[str], Path]
     _files: dict[str, int] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -100,10 +107,20 @@ class TarReader:
     def _descriptor(self, tar_file: str) -> int:
         with self._lock:
             if tar_file not in self._files:
-                descriptor = os.open(self.pool / tar_file, os.O_RDONLY)
+                descriptor = os.open(self._local(tar_file), os.O_RDONLY)
                 self._stack.callback(os.close, descriptor)
                 self._files[tar_file] = descriptor
             return self._files[tar_file]
+
+    def _local(self, tar_file: str) -> Path:
+        path = self.pool / tar_file
+        if not isinstance(path, ObjectPath):
+            return path
+        copy = self.temporary(".tar")
+        self._stack.callback(copy.unlink, missing_ok=True)
+        if download(path.bucket, path.key, copy) not in tar_file:
+            raise LocalFault(f"{tar_file} has another sha256 than its name says: run  curate verify  to see what is damaged")
+        return copy
 
 
 def look(tars: TarReader, observers: Sequence[Callable[[Pixels], Any] | None], image: Image) -> Seen:

@@ -18,11 +18,14 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
 
+from curate.bucket import upload
 from curate.errors import AccountingError, UsageError
+from curate.objects import ObjectPath
 from curate.settings import Settings
-from curate.store import sync_file, sync_folder
+from curate.store import file_sha256, sync_file, sync_folder
 
 FORMAT = 1
+_LAST = ("sizes.json", "index.json")
 _FILE = re.compile(r"\d{5,9}\.(tar|parquet)")
 
 
@@ -81,7 +84,7 @@ def read_index(folder: Path) -> ShardIndex:
 def regular_file(path: Path, size_bytes: int) -> None:
     """Raises AccountingError unless `path` is a regular file of that size."""
     try:
-        found = os.lstat(path)
+        found = path.stat(follow_symlinks=False)
     except OSError:
         raise AccountingError(f"shard file {path} is missing") from None
     if not stat.S_ISREG(found.st_mode):
@@ -102,7 +105,14 @@ def has_all_files(folder: Path, index: ShardIndex) -> bool:
 
 
 def move_into_place(staging: Path, target: Path, aside: Path) -> None:
-    """Puts the finished folder where the old one is, if any; between two renames no file of either is visible."""
+    """Puts the finished folder where the old one is, if any; between two renames no file of either is visible.
+
+    An object store has no renames: there the old index goes first and the new one comes last, so that what lies in
+    between is no packed subset to anybody.
+    """
+    if isinstance(target, ObjectPath):
+        _upload(staging, target)
+        return
     for path in staging.iterdir():
         sync_file(path)
     sync_folder(staging)
@@ -115,6 +125,17 @@ def move_into_place(staging: Path, target: Path, aside: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _upload(staging: Path, target: ObjectPath) -> None:
+    for name in _LAST:
+        (target / name).unlink()
+    new = {path.name: path for path in staging.iterdir()}
+    for old in target.iterdir():
+        if old.name not in new:
+            old.unlink()
+    for name in sorted(new.keys() - set(_LAST)) + [name for name in _LAST if name in new]:
+        upload(new[name], target.bucket, (target / name).key, file_sha256(new[name]))
+
+
 def train_command(folder: Path, index: ShardIndex) -> str:
     """The line that trains on these shards with open_clip's own program; empty when there is no tar.
 
@@ -125,6 +146,8 @@ def train_command(folder: Path, index: ShardIndex) -> str:
         return ""
     first, last = (Path(index.shards[at].tar).stem for at in (0, -1))
     pattern = f"{folder}/{first}.tar" if first == last else f"{folder}/{{{first}..{last}}}.tar"
+    if isinstance(folder, ObjectPath):  # webdataset reads object stores through a command
+        pattern = f"pipe:aws s3 cp {pattern} -"
     workers, batch = max(1, min(4, len(index.shards) // 2)), min(256, index.shards[0].samples)
     return (
         f"python -m open_clip_train.main --dataset-type webdataset --train-data {shlex.quote(pattern)}"

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import AccountingError, UsageError
 from curate.media.tar import BLOCK
+from curate.objects import place
 from curate.shards.index import Shard, ShardIndex, read_index, regular_file
 from curate.shards.order import SAMPLE_ID, Positions, permutation
 from curate.store import file_sha256
@@ -69,7 +70,7 @@ class ShardReader:
     """
 
     def __init__(self, folder: str | Path, *, seed: int = 0, verify: Verify = "size", on_corrupt: OnCorrupt = "raise") -> None:
-        self.folder, self.seed, self.verify, self.on_corrupt = Path(folder), seed, verify, on_corrupt
+        self.folder, self.seed, self.verify, self.on_corrupt = place(folder), seed, verify, on_corrupt
         self.index: ShardIndex = read_index(self.folder)
         if self.index.mode != "copy":
             raise UsageError(f"{folder} is an index over part tars: read it as a selection")

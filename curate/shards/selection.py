@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from curate.errors import SchemaError
+from curate.objects import place
 from curate.shards.order import permutation
 from curate.shards.reader import Consumer, Sample, assigned
 from curate.shards.sources import Tars
@@ -32,7 +33,7 @@ class Selection:
                 raise SchemaError(f"a selection needs the column {field.name!r}; it has {', '.join(rows.column_names)}")
         checked = ["image_sha256"] if "image_sha256" in rows.column_names else []
         self.rows = rows.select([*COLUMNS.names, *checked]).combine_chunks()
-        self.pool, self.seed = Path(pool), seed
+        self.pool, self.seed = place(pool), seed
         if self.rows["tar_file"].null_count:
             raise SchemaError(f"{self.rows['tar_file'].null_count} rows of the selection have no image: add  tar_file IS NOT NULL")
 

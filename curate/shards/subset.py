@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from curate.errors import UsageError, Withdrawn
+from curate.objects import ObjectPath
 from curate.schema import nearest
 from curate.settings import Settings
 from curate.store import Pool, sync_file, sync_folder
@@ -102,6 +103,9 @@ def write_subset(pool: Pool, subset: Subset) -> None:
 
 def write_text(pool: Pool, path: Path, text: str) -> None:
     """Replaces a small file atomically and durably."""
+    if isinstance(path, ObjectPath):
+        path.write_text(text)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = pool.temporary(path.suffix)
     temporary.write_text(text, encoding="utf-8")

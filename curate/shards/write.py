@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from curate.media.url import redacted
 from curate.shards.index import Shard, shard_name
 from curate.shards.order import Positions
 from curate.shards.sample import sample_json
-from curate.shards.sources import Tars
+from curate.shards.sources import Member, Tars
 from curate.store import file_sha256
 
 EXTENSIONS = frozenset({"jpg", "png", "webp"})
@@ -42,10 +42,11 @@ class ShardWriter:
         tar, parquet = self._folder / f"{name}.tar", self._folder / f"{name}.parquet"
         lines = samples.to_pylist()
         where = np.empty((len(lines), 3, 2), np.int64)
+        images = self._tars.ahead([_stored(line) for line in lines])
         with TarWriter(tar) as archive:
             for at, line in enumerate(lines):
                 line["url"] = redacted(line["url"] or "")
-                for member, (extension, data) in enumerate(self._members(line)):
+                for member, (extension, data) in enumerate(self._members(line, _next(images, line))):
                     where[at, member] = archive.add(f"{line['sample_id']}.{extension}", data), len(data)
         pq.write_table(_metadata(samples, lines, where), parquet, compression="zstd", store_schema=False)
         shard = Shard(
@@ -54,16 +55,26 @@ class ShardWriter:
         )  # fmt: skip
         return shard, where
 
-    def _members(self, line: Mapping[str, Any]) -> tuple[tuple[str, bytes], tuple[str, bytes], tuple[str, bytes]]:
-        where = f"row {line['row']} of part {line['part']}"
-        if line["tar_file"] is None or line["format"] not in EXTENSIONS or line["image_sha256"] is None:
-            raise AccountingError(f"{where} is kept and has no image")
-        try:
-            image = self._tars.read(line["tar_file"], line["tar_offset"], line["tar_size"], line["image_sha256"])
-        except AccountingError as error:
-            raise AccountingError(f"{where}: {error}") from None
+    def _members(self, line: Mapping[str, Any], image: bytes) -> tuple[tuple[str, bytes], tuple[str, bytes], tuple[str, bytes]]:
         caption = (line["caption"] or "").encode()
         return (line["format"], image), ("txt", caption), ("json", sample_json(line, self._score_names))
+
+
+def _stored(line: Mapping[str, Any]) -> Member:
+    if line["tar_file"] is None or line["format"] not in EXTENSIONS or line["image_sha256"] is None:
+        raise AccountingError(f"{_where(line)} is kept and has no image")
+    return line["tar_file"], line["tar_offset"], line["tar_size"], line["image_sha256"]
+
+
+def _next(images: Iterator[bytes], line: Mapping[str, Any]) -> bytes:
+    try:
+        return next(images)
+    except AccountingError as error:
+        raise AccountingError(f"{_where(line)}: {error}") from None
+
+
+def _where(line: Mapping[str, Any]) -> str:
+    return f"row {line['row']} of part {line['part']}"
 
 
 def _metadata(samples: pa.Table, lines: list[dict[str, Any]], where: Positions) -> pa.Table:

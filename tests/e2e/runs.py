@@ -46,7 +46,7 @@ class Site:
         }
         return [f"{key}={value}" for key, value in values.items()]
 
-    def command(self, pool: Path, *overrides: str) -> list[str]:
+    def command(self, pool: Path | str, *overrides: str) -> list[str]:
         """`curate run ingest` on this corpus."""
         return [sys.executable, "-m", "curate", "run", "ingest", "--pool", str(pool), *self.said(), *overrides]
 
