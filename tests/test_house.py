@@ -30,7 +30,8 @@ TOP_LEVEL = {
 # One foreign package, one place. A trailing slash means the whole package.
 PLACES = {
     "ray": ("engines/ray.py", "engines/ray_cluster.py"),
-    "pyspark": ("engines/spark.py",),
+    "pyspark": ("engines/spark.py", "engines/spark_cluster.py", "engines/spark_worker.py"),
+    "py4j": ("engines/spark_cluster.py",),
     "duckdb": ("schema.py", "plan/", "catalog/", "filter/", "removal/targets.py"),
     "deltalake": ("store.py", "lease.py"),  # the reading and the writing half of the store
     "pycurl": ("fetch/transport.py",),
@@ -45,7 +46,7 @@ PLACES = {
 }
 IMPORT_NAMES = {"opencv_python_headless": "cv2", "pillow": "PIL", "open_clip_torch": "open_clip", "hydra_core": "hydra"}
 # Parts of another distribution that the code names directly.
-TRANSITIVE = {"yaml": "omegaconf", "markupsafe": "jinja2", "pycares": "aiodns"}
+TRANSITIVE = {"yaml": "omegaconf", "markupsafe": "jinja2", "pycares": "aiodns", "py4j": "pyspark"}
 
 
 def functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:

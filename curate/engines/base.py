@@ -13,7 +13,7 @@ from curate.schema import nearest
 from curate.settings import Settings
 from curate.stage import PartReport, PartTask, Phase
 
-PACKAGES = {"local": "", "slurm": "", "ray": "ray"}
+PACKAGES = {"local": "", "slurm": "", "ray": "ray", "spark": "pyspark"}
 """Names of the engines, and the foreign package that each needs; the extra that brings it has the engine's name."""
 
 
@@ -26,11 +26,18 @@ class PartFailure:
     crashed: bool = False  # its worker died or hung at every try; else the phase itself failed, which another try would not mend
 
 
+def launcher() -> str:
+    """The engine of the program that started this process: a recipe under spark-submit wants no other."""
+    return "spark" if "PYSPARK_GATEWAY_PORT" in os.environ else "local"
+
+
 class EngineSettings(Settings):
     """How the work is spread over this machine or a cluster."""
 
-    name: str = "local"
+    name: str = Field(default_factory=launcher)
     address: str = ""  # where a cluster is reached; each engine says in its file in conf/engine what may stand here
+    master: str = ""  # another name for it, Spark's own
+    conf: dict[str, str] = {}  # further properties of the Spark session that a run starts
     workers: int = Field(default=0, ge=0)  # processes; 0 means as many as the machine or cluster has room for
     machines: int = Field(default=1, ge=1)  # that work at once, where the engine asks for them: tasks of a Slurm array
     threads_per_worker: int = Field(default=1, ge=1)  # of BLAS and torch; part of what makes scores repeatable

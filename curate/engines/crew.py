@@ -46,11 +46,12 @@ class Crew(ABC):
     """
 
     def __init__(self, settings: EngineSettings, parts_at_once: int, tasks: Sequence[PartTask], size: int) -> None:
-        self.settings, self.size = settings, min(size, len(tasks))
+        self.settings, self.size = settings, max(1, min(size, len(tasks)))
         self.waiting = collections.deque(tasks)
         self.tries = collections.Counter[int]()
         self.stillborn = 0  # workers in a row that died before they had opened the phase
-        self.at_once = min(parts_at_once, -(-len(tasks) // max(self.size, 1)))  # who is ready first leaves some for the others
+        share = -(-len(tasks) // self.size)  # who is ready first leaves some for the others
+        self.at_once = parts_at_once if self.size == 1 else min(parts_at_once, share)
         self.workers: list[Worker] = []
 
     @abstractmethod
@@ -63,17 +64,32 @@ class Crew(ABC):
 
     def outcomes(self) -> Iterator[PartReport | PartFailure]:
         """One for each part, as they come. Closing it dismisses everybody. Raises what a worker raised as a CurateError."""
-        left = len(self.waiting)
         try:
-            self.workers = [self.hire() for _ in range(self.size)]
-            while left:
-                self._hand_out()
-                for outcome in self._events():
-                    left -= 1
-                    yield outcome
+            yield from self.work()
         finally:
-            for worker in self.workers:
-                worker.dismiss()
+            self.dismiss()
+
+    def add(self, tasks: Sequence[PartTask]) -> None:
+        """Further parts for a crew that has done what it had; how often workers died before does not count for them."""
+        self.waiting.extend(tasks)
+        self.tries.clear()
+
+    def work(self) -> Iterator[PartReport | PartFailure]:
+        """Like `outcomes`, but the workers stay for what may be added."""
+        left = len(self.waiting)
+        while left and len(self.workers) < self.size:
+            self.workers.append(self.hire())
+        while left:
+            self._hand_out()
+            for outcome in self._events():
+                left -= 1
+                yield outcome
+
+    def dismiss(self) -> None:
+        """Ends all workers."""
+        for worker in self.workers:
+            worker.dismiss()
+        self.workers.clear()
 
     def _hand_out(self) -> None:
         """Gives the next parts to those who have least to do."""

@@ -40,7 +40,7 @@ class LocalEngine:
 
     def each(self, phase: Phase, tasks: Sequence[PartTask]) -> Iterator[PartReport | PartFailure]:
         """See `Engine.each`."""
-        return _Processes(self.settings, phase, tasks, self.workers).outcomes()
+        return Processes(self.settings, pickle.dumps(phase), phase.resources.parts_at_once, tasks, self.workers).outcomes()
 
 
 class _Process(Worker):
@@ -66,12 +66,12 @@ class _Process(Worker):
         self.connection.close()
 
 
-class _Processes(Crew):
+class Processes(Crew):
     """The crew of one phase: child processes, each at the other end of a pipe."""
 
-    def __init__(self, settings: EngineSettings, phase: Phase, tasks: Sequence[PartTask], size: int) -> None:
-        super().__init__(settings, phase.resources.parts_at_once, tasks, size)
-        self.blob = pickle.dumps(phase)
+    def __init__(self, settings: EngineSettings, blob: bytes, parts_at_once: int, tasks: Sequence[PartTask], size: int) -> None:
+        super().__init__(settings, parts_at_once, tasks, size)
+        self.blob = blob
 
     def hire(self) -> Worker:
         os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # as `few_arenas`, from the first allocation on

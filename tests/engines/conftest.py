@@ -11,6 +11,7 @@ import pytest
 from curate.engines.base import EngineSettings
 from curate.settings import compose
 from curate.store import Pool
+from tests.engines import spark_nodes as spark
 from tests.engines.fake_slurm import put_on_path
 from tests.engines.pools import plan
 from tests.engines.ray_nodes import Nodes, nodes
@@ -35,6 +36,7 @@ KINDS = [
     Kind("local"),
     Kind("ray", cluster="ray_cluster"),
     Kind("slurm", cluster="one_machine_slurm", long=True),
+    Kind("spark", cluster="spark_cluster"),
 ]
 
 
@@ -49,6 +51,21 @@ def ray_nodes() -> Iterator[Nodes]:
 def ray_cluster(ray_nodes: Nodes) -> dict[str, object]:
     """How it is reached."""
     return {"address": ray_nodes.address}
+
+
+@pytest.fixture(scope="session")
+def spark_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[spark.Nodes]:
+    """A Spark master and two workers of one core each."""
+    if lacking := spark.lacks_java():
+        pytest.skip(lacking)
+    with spark.nodes(2, tmp_path_factory.mktemp("spark")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def spark_cluster(spark_nodes: spark.Nodes) -> dict[str, object]:
+    """How it is reached."""
+    return {"master": spark_nodes.address}
 
 
 @dataclass(frozen=True)
