@@ -134,8 +134,12 @@ class Recipe:
         try:
             run_recipe(self, Path(given[0]), given[1:])
         except CurateError as error:
-            print(f"curate: {error}", file=sys.stderr)
+            first, *more = str(error).strip().splitlines() or [""]
+            print(f"curate: {first.partition('Traceback')[0]}{more[-1].strip() if more else ''}", file=sys.stderr)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            print("curate: stopped; the same command resumes", file=sys.stderr)
+            sys.exit(1)
 
 
 def load_recipe(name: str) -> Recipe:

@@ -97,7 +97,7 @@ class _Jobs:
 
     def _hand_out(self) -> None:
         """Starts jobs while parts wait and there is room."""
-        lanes = self.settings.workers or self.cluster.lanes()
+        lanes = (self.settings.workers or self.cluster.lanes()) if self.waiting else 0
         while self.waiting and len(self.running) < lanes:
             job = _Job({task.part: task for task in self._next(lanes)})
             self.running.append(job)

@@ -56,6 +56,7 @@ class Cluster:
     server: tuple[str, int] | None = None  # of Spark Connect
     slots: int = 0  # of Spark Connect, which does not tell it later
     heard: float = field(default_factory=time.monotonic)
+    keep_log: bool = False
 
     @property
     def context(self) -> SparkContext | None:
@@ -133,6 +134,7 @@ class Cluster:
             raise ClusterLost(f"the JVM of the Spark driver is gone{self._see()}; the same command resumes") from error
 
     def _see(self) -> str:
+        self.keep_log = True
         return f" (details in {self.log})" if self.log else ""
 
 
@@ -167,7 +169,7 @@ def connect(settings: EngineSettings) -> Cluster:
         _current.spark.stop()
     there = SparkSession.getActiveSession() or getattr(SparkSession, "_instantiatedSession", None)
     if there is not None and not (_current and _current.asked):
-        _current = Cluster(there, None, settings)
+        _current = _existing(there, settings)
     elif _said(settings).startswith("sc://"):
         _current = _remote(settings)
     else:
@@ -185,21 +187,35 @@ def _is_alive(cluster: Cluster) -> bool:
         return False
 
 
+def _existing(spark: SparkSession, settings: EngineSettings) -> Cluster:
+    """A notebook's own session."""
+    client = getattr(spark, "client", None)
+    if client is None:
+        return Cluster(spark, None, settings)
+    return Cluster(spark, None, settings, server=(str(client.host), int(client._builder._port)), slots=_slots(spark))
+
+
 def _remote(settings: EngineSettings) -> Cluster:
     """A session on a Spark Connect server."""
-    from curate.engines.spark_worker import OUTCOMES, count
-
     master = _said(settings)
     server = _split(master.removeprefix("sc://"), 15002, master)
     _refuse_silence(master)
     try:
         spark = SparkSession.builder.remote(master).getOrCreate()
-        slots = len(spark.range(1 << 12).mapInArrow(count, OUTCOMES).collect())
+        slots = _slots(spark)
     except ImportError as error:
         raise UsageError(f"Spark Connect needs more packages ({error}): run  pip install 'curate-vlm[spark]'") from None
     except Exception as error:  # of gRPC or of Spark: whatever keeps a first job from working
-        raise refusal(str(error)) or UsageError(f"no work can be done at engine.master={master}: {last_line(str(error))}") from None
+        told = f"no work can be done at engine.master={master}: {last_line(str(error))}"
+        raise refusal(str(error)) or UsageError(told) from None
     return Cluster(spark, None, settings, server=server, slots=slots)
+
+
+def _slots(spark: SparkSession) -> int:
+    """Tasks that a Connect server can run at once, which it does not tell: as many as it cuts a range into."""
+    from curate.engines.spark_worker import OUTCOMES, count
+
+    return len(spark.range(1 << 12).mapInArrow(count, OUTCOMES).collect())
 
 
 def _classic(settings: EngineSettings) -> Cluster:
@@ -285,10 +301,13 @@ def _log() -> Path:
 
 @atexit.register
 def _stop() -> None:
-    if _current and _current.asked is not None:
+    if _current is None or _current.asked is None:
+        return
+    if not _current.server:
         with contextlib.suppress(Exception):  # the JVM ends with this process in any case
-            if not _current.server:
-                _current.spark.stop()
+            _current.spark.stop()
+    if _current.log and not _current.keep_log:
+        _current.log.unlink(missing_ok=True)
 
 
 def _set_homes() -> None:
@@ -359,7 +378,7 @@ def refusal(said: str) -> CurateError | None:
     """What a worker refused to do, or what no second try would help, found in the many lines that Spark makes of it."""
     found = re.search(r"^\s*curate\.errors\.(\w+): (.*)$", said, re.MULTILINE)
     kind = getattr(errors, found[1], None) if found else None
-    if found and isinstance(kind, type) and issubclass(kind, CurateError):
+    if found and isinstance(kind, type) and issubclass(kind, CurateError) and kind is not errors.MissingExtra:
         return kind(found[2])
     for pattern, told in _HOPELESS.items():
         if re.search(pattern, said):
