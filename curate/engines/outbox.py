@@ -71,7 +71,11 @@ def encode(said: Said) -> bytes:
         kind = next(kind for kind in type(said).__mro__ if getattr(errors, kind.__name__, None) is kind)
         given = said.__reduce__()[1] if kind is type(said) else (str(said),)
         return json.dumps({"error": kind.__name__, "given": [str(one) for one in given]}).encode()
-    return json.dumps({"failure" if isinstance(said, PartFailure) else "report": asdict(said)}).encode()
+    if isinstance(said, PartFailure):
+        return json.dumps({"failure": asdict(said)}).encode()
+    files, counts = [asdict(file) for file in said.files], {"reasons": dict(said.reasons), "counters": dict(said.counters)}
+    report = {"part": said.part, "files": files, **counts}
+    return json.dumps({"report": report}, default=lambda number: number.item()).encode()  # counts may be NumPy's
 
 
 def decode(content: bytes) -> Said:

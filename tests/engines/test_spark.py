@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from curate import errors
@@ -116,7 +118,7 @@ def test_what_spark_says_at_length_becomes_one_line(said: str, told: str) -> Non
 
 def test_the_outbox_says_each_thing_once_and_reports_before_errors(tmp_path: Path) -> None:
     box = Outbox(tmp_path / "box")
-    report = PartReport(3, (PartFile("t", 3, "p", 5, 2, "b"),), {"ok": 2}, {"visits": 1.5})
+    report = PartReport(3, (PartFile("t", 3, "p", 5, 2, "b"),), collections.Counter(ok=2), {"visits": 1.5, "seen": np.int64(7)})
     box.tell(report)  # nobody waits: nothing happens
     assert not box.is_open() and box.told(3) is None
     box.open()
