@@ -55,7 +55,7 @@ def ray_cluster(ray_nodes: Nodes) -> dict[str, object]:
 
 @pytest.fixture(scope="session")
 def spark_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[spark.Nodes]:
-    """A Spark master and two workers of one core each."""
+    """A Spark master and two workers."""
     if lacking := spark.lacks_java():
         pytest.skip(lacking)
     with spark.nodes(2, tmp_path_factory.mktemp("spark")) as cluster:

@@ -29,7 +29,7 @@ def lacks_java() -> str:
 
 @dataclass
 class Nodes:
-    """A running cluster of workers with one core each."""
+    """A running cluster of workers with room for an executor of each of two applications; each application gets two cores."""
 
     folder: Path
     port: int
@@ -45,7 +45,7 @@ class Nodes:
     def add(self) -> None:
         """Starts a worker."""
         self.started += 1
-        words = ["--cores", "1", "--memory", "1g", "--host", "127.0.0.1", "--webui-port", "0", "--work-dir", str(self.folder / "work")]
+        words = ["--cores", "2", "--memory", "2g", "--host", "127.0.0.1", "--webui-port", "0", "--work-dir", str(self.folder / "work")]
         self.workers.append(daemon("worker.Worker", [*words, self.address], self.folder / f"worker-{self.started}.log"))
 
     def refill(self) -> None:
@@ -95,6 +95,7 @@ def command(process: psutil.Process) -> list[str]:
 def daemon(kind: str, words: list[str], log: Path) -> subprocess.Popen[bytes]:
     """Starts one of Spark's own daemons in the foreground."""
     environment = {**os.environ, "SPARK_HOME": str(HOME), "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    environment["SPARK_MASTER_OPTS"] = "-Dspark.deploy.defaultCores=2"  # else the first application takes the whole cluster
     with log.open("wb") as stream:
         return subprocess.Popen(
             [str(HOME / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}", *words],

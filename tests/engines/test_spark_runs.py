@@ -19,6 +19,16 @@ from tests.engines.spark_nodes import Nodes, lacks_java
 pytestmark = [pytest.mark.spark, pytest.mark.skipif(bool(lacks_java()), reason=lacks_java() or "has Java")]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_session_of_ours() -> None:
+    """Ends the session of the tests before these, whose executors would be killed in place of a run's."""
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.getActiveSession()
+    if session is not None:
+        session.stop()
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with site(tmp_path_factory.mktemp("spark")) as found:
