@@ -26,7 +26,7 @@ demo: setup  ## the whole way on real pictures, in ./demo-pool (3 minutes on 2 c
 	$(BIN)/curate demo --pool demo-pool
 
 test: setup  ## the test suite in two processes, with its ten slowest tests
-	$(BIN)/python -m pytest -rs -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -rs -n 2 --dist loadscope --no-loadscope-reorder
 
 check: setup  ## ruff, mypy --strict, import directions
 	$(BIN)/ruff check .

@@ -6,11 +6,13 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -31,13 +33,27 @@ FIRST = ("engines", "demo", "tests/e2e/test_kills.py", "removal", "tests/e2e/", 
 """What takes longest begins, so that no process is left with it at the end."""
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_configure() -> None:
+    """A shell that starts tests in the background has them ignore Ctrl-C, and so would every command that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives each test its group, for `--dist loadgroup`, which must find it already."""
-    groups = {item: _group(item.nodeid) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: next((at for at, name in enumerate(FIRST) if groups[item].startswith(name)), len(FIRST)))
+    """Puts the longest groups first."""
+    items.sort(key=lambda item: next((at for at, name in enumerate(FIRST) if _group(item.nodeid).startswith(name)), len(FIRST)))
+
+
+class _ByGroup(LoadScopeScheduling):
+    """Gives each process whole groups (xdist's own `loadgroup` finds no group with pytest 9)."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """Of `-n`; see `_ByGroup`."""
+    return _ByGroup(config, log)
 
 
 def _group(nodeid: str) -> str:

@@ -1,6 +1,6 @@
 """A run killed at each of its system calls that touch the pool: whatever the moment, the pool is sound and the same command ends it.
 
-strace kills a small run at the n-th call of a kind, for every n that an undisturbed run has (the short form: a dozen, drawn by
+strace kills a small run at the n-th call of a kind, for every n that an undisturbed run has (the short form: a few, drawn by
 seed). From the undisturbed run's trace it is also checked that what is published was made durable first.
 """
 
@@ -20,7 +20,7 @@ from tests.e2e.traced import Call, Traced
 
 pytestmark = pytest.mark.skipif(not Traced.works(), reason="needs strace, of the Debian package strace, and the right to trace")
 
-FEW = 12
+FEW = 6
 
 
 @pytest.fixture(scope="module")
