@@ -50,7 +50,6 @@ def command(served: Site, pool: Path | str) -> list[str]:
     return served.command(pool, "plan.rows_per_part=20", "plan.min_parts=1", "engine.wave_parts=256", *clip)
 
 
-@pytest.mark.long
 def test_the_pool_equals_the_local_one_though_one_request_in_twenty_fails(
     served: Site, local: Local, s3: Proxy, prefix: str, tmp_path: Path, curate: Callable[..., Said]
 ) -> None:
