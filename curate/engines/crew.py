@@ -18,17 +18,18 @@ class Worker(ABC):
 
     def __init__(self) -> None:
         self.tasks: dict[int, PartTask] = {}
-        self.since: dict[int, float] = {}  # part -> when its work began; loading a model is no part's time
+        self.since: dict[int, tuple[float, int]] = {}  # part -> when it was given, and how many were in hand by then
         self.ready = False
 
     def assign(self, task: PartTask) -> None:
         """Gives it a part."""
-        self.tasks[task.part], self.since[task.part] = task, time.monotonic()
+        self.tasks[task.part] = task
+        self.since[task.part] = time.monotonic(), len(self.tasks)
         self.send(task)
 
     def is_hung(self, seconds: float) -> bool:
-        """Whether one of its parts has taken longer than `seconds`."""
-        return any(time.monotonic() - begun > seconds for begun in self.since.values())
+        """Whether one of its parts has taken longer than `seconds`, and as long for each that it may have waited for."""
+        return any(time.monotonic() - given > seconds * number for given, number in self.since.values())
 
     @abstractmethod
     def send(self, task: PartTask) -> None:
