@@ -74,6 +74,7 @@ class Processes(Crew):
         self.blob = blob
 
     def hire(self) -> Worker:
+        """Starts a child process."""
         os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # as `few_arenas`, from the first allocation on
         ours, theirs = _spawn.Pipe()
         arguments = (self.blob, theirs, self.settings.threads_per_worker, self.at_once, os.getpid())
@@ -83,6 +84,7 @@ class Processes(Crew):
         return _Process(process, ours)
 
     def listen(self, seconds: float) -> list[tuple[Worker, Answer | None]]:
+        """Waits on the pipes."""
         crew = {worker.connection: worker for worker in self.workers if isinstance(worker, _Process)}
         speaking = set(wait(list(crew), timeout=seconds))
         return [(worker, worker.receive()) for connection, worker in crew.items() if connection in speaking]

@@ -32,7 +32,7 @@ import json, resource, sys, time
 from tests.fetch.conftest import fetch, quick
 from tests.fetch.network_outage import once_under_way
 port, limit, hold_seconds, give_up_seconds = int(sys.argv[1]), *map(float, sys.argv[2:])
-urls = [f"http://127.0.0.{n}:{port}/slow/{n}" for n in range(1, 151)]
+urls = [f"http://127.0.0.{n}:{port}/slow/{n}" for n in range(1, 251)]
 def hog():
     resource.setrlimit(resource.RLIMIT_NOFILE, (8, int(limit)))  # what is open stays so, and there is no other
     time.sleep(hold_seconds)
@@ -46,7 +46,7 @@ print(json.dumps([(row["reason"], row["attempts"], row["sha256"]) for row in row
 
 
 def hogged(server: FaultServer, *, limit: int, hold_seconds: float = 0.0, give_up_seconds: float = 60.0) -> tuple[int, str, str]:
-    """Fetches 150 slow pictures in a process that may open `limit` descriptors, or none at all for a while."""
+    """Fetches 250 slow pictures in a process that may open `limit` descriptors, or none at all for a while."""
     arguments = [str(each) for each in (server.port, limit, hold_seconds, give_up_seconds)]
     done = subprocess.run([sys.executable, "-c", HOG, *arguments], capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout, done.stderr
@@ -57,8 +57,8 @@ def test_too_few_descriptors_slow_a_fetch_down_and_fail_no_row(server: FaultServ
     code, out, err = hogged(server, limit=limit, hold_seconds=hold_seconds)
     assert code == 0, err
     rows = json.loads(out)
-    assert [(reason, attempts) for reason, attempts, _ in rows] == [(None, 1)] * 150
-    assert len({sha256 for _, _, sha256 in rows}) == 150
+    assert [(reason, attempts) for reason, attempts, _ in rows] == [(None, 1)] * 250
+    assert len({sha256 for _, _, sha256 in rows}) == 250
 
 
 def test_descriptors_that_stay_away_stop_the_run_with_one_line(server: FaultServer) -> None:
