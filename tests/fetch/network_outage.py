@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,16 +24,24 @@ PORT = 8000
 
 def once_under_way(action: Callable[[], None]) -> threading.Thread:
     """Does it, in a thread, when this process has 40 descriptors more than now: a stage takes some, the rest are requests."""
-    before = len(os.listdir("/proc/self/fd"))
+    wanted = _descriptors() + 40
 
     def watch() -> None:
-        while len(os.listdir("/proc/self/fd")) < before + 40:
+        while _descriptors() < wanted:
             time.sleep(0.01)
         action()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     return thread
+
+
+def _descriptors() -> float:
+    """How many are open; to look takes one too, so without end when none is left."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return math.inf
 
 
 def ip(text: str) -> None:

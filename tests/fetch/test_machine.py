@@ -61,7 +61,6 @@ def test_too_few_descriptors_slow_a_fetch_down_and_fail_no_row(server: FaultServ
     assert len({sha256 for _, _, sha256 in rows}) == 250
 
 
-@pytest.mark.long  # on a busy machine the fetch may be over before the descriptors are taken away
 def test_descriptors_that_stay_away_stop_the_run_with_one_line(server: FaultServer) -> None:
     code, _, err = hogged(server, limit=100, hold_seconds=60.0, give_up_seconds=1.0)
     assert code != 0
