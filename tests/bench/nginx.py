@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ports import free_port
+
 _CONFIGURATION = """
 worker_processes 1;
 worker_rlimit_nofile 30000;
@@ -68,10 +70,8 @@ def serve(files: Path) -> Iterator[Nginx]:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         raise SystemExit("this benchmark needs nginx; on Debian:  apt-get install nginx-light")
-    with tempfile.TemporaryDirectory(prefix="curate-nginx-") as home, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-        probe.close()
+    with tempfile.TemporaryDirectory(prefix="curate-nginx-") as home:
+        port = free_port()
         Path(home).chmod(0o755)
         configuration = Path(home) / "nginx.conf"
         configuration.write_text(_CONFIGURATION.format(home=home, port=port, files=files))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -94,3 +95,10 @@ def command_line(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
         return ""
+
+
+def shards_of(pool: Path) -> dict[str, str]:
+    """Each packed file's hash; an index names its tars, and both are the same bytes everywhere."""
+    files = [path for path in sorted((pool / "shards").rglob("*")) if path.is_file()]
+    assert any(path.suffix == ".tar" for path in files)
+    return {str(path.relative_to(pool)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

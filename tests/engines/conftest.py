@@ -11,6 +11,8 @@ import pytest
 from curate.engines.base import EngineSettings
 from curate.settings import compose
 from curate.store import Pool
+from tests.e2e.kills import Undisturbed, undisturbed
+from tests.e2e.runs import Site, site
 from tests.engines import spark_nodes as spark
 from tests.engines.fake_slurm import put_on_path
 from tests.engines.pools import plan
@@ -109,3 +111,22 @@ def pool(tmp_path: Path) -> Pool:
     made = Pool.create(tmp_path / "pool")
     plan(made, {part: [f"{part}/{row}" for row in range(3)] for part in range(5)})
     return made
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A corpus for whole runs."""
+    with site(tmp_path_factory.mktemp("served")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def calm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `calm` leaves its pool."""
+    return tmp_path_factory.mktemp("calm")
+
+
+@pytest.fixture(scope="session")
+def calm(served: Site, calm_folder: Path) -> Undisturbed:
+    """What two local workers make of the corpus."""
+    return undisturbed(served, calm_folder)

@@ -40,6 +40,7 @@ class Groups:
     cannot_open: bool = False
     burn_seconds: float = 0.0  # of CPU time, for each part
     settings: str = "a"
+    gpus: float = 0.0
     parts_at_once: int = 1
 
     name = "alone"
@@ -48,7 +49,7 @@ class Groups:
 
     @property
     def resources(self) -> Resources:
-        return Resources(memory_bytes=64 << 20, parts_at_once=self.parts_at_once)
+        return Resources(memory_bytes=64 << 20, parts_at_once=self.parts_at_once, gpus=self.gpus)
 
     @property
     def schema(self) -> pa.Schema:

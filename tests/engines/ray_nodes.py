@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psutil
+
+from tests.ports import free_port
 
 # A node that is killed is noticed in two seconds instead of a quarter of a minute.
 _ALERT = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
@@ -45,19 +46,14 @@ class Nodes:
         return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:  # Ray's own choice is 8265 or nothing, which another cluster of this machine may have
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def nodes(count: int, dashboard: bool = False) -> Iterator[Nodes]:
     """A cluster of so many nodes, until the block ends."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
-    head = {**_SIZE, "include_dashboard": dashboard, "dashboard_port": _free_port(), "_system_config": _ALERT}
+    # Ray's own choice of a dashboard port is 8265 or nothing, which another cluster of this machine may have
+    head = {**_SIZE, "include_dashboard": dashboard, "dashboard_port": free_port(), "_system_config": _ALERT}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         found = Nodes(cluster, cluster.address, f"http://{cluster.head_node.webui_url}", count)

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from tests.ports import free_port
 
 HOME = Path(importlib.util.find_spec("pyspark").origin).parent  # type: ignore[union-attr, arg-type]
 
@@ -101,13 +102,6 @@ def daemon(kind: str, words: list[str], log: Path) -> subprocess.Popen[bytes]:
             [str(HOME / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}", *words],
             env=environment, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import psutil
 import pytest
@@ -56,15 +55,6 @@ def refused(settings: EngineSettings, phase: Groups, pool: Pool) -> CurateError:
     return error.value
 
 
-@dataclass(frozen=True)
-class Hungry(Groups):
-    """Wants what no node here has."""
-
-    @property
-    def resources(self) -> Resources:
-        return Resources(gpus=4)
-
-
 def test_a_wrong_address_is_one_line_with_exit_code_2(pool: Pool, curate: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENGINE_TEST_PHASE", "{}")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -97,7 +87,7 @@ def test_other_software_on_a_node_is_one_line(pool: Pool, ray_cluster: dict, mon
 
 
 def test_a_cluster_without_room_is_one_line(pool: Pool, ray_cluster: dict) -> None:
-    error = refused(EngineSettings(name="ray", start_seconds=2, **ray_cluster), Hungry(), pool)
+    error = refused(EngineSettings(name="ray", start_seconds=2, **ray_cluster), Groups(gpus=4), pool)
     assert "in 2 s no worker could be started on 1 CPUs, 4 GPUs and 0.5 GiB (no node is that large)" in str(error)
     assert error.exit_code == 1
 

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +21,13 @@ from curate.engines.outbox import Outbox, decode, encode
 from curate.engines.skew import versions
 from curate.errors import CurateError, LocalFault, MissingExtra
 from curate.run import make_engine, stale_parts
-from curate.stage import PartFile, PartReport, Resources
+from curate.stage import PartFile, PartReport
 from curate.store import Pool
 from tests.engines.phases import Groups, notes, wait_until
 from tests.engines.pools import parts_of
-from tests.engines.spark_nodes import HOME, daemon, free_port, lacks_java, nodes
+from tests.engines.spark_nodes import HOME, daemon, lacks_java, nodes
 from tests.engines.test_conformance import RECIPE, hashes, started
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.spark, pytest.mark.skipif(bool(lacks_java()), reason=lacks_java() or "has Java")]
 
@@ -42,15 +42,6 @@ def program(pool: Pool, *more: str, **environment: str) -> subprocess.CompletedP
     words = [sys.executable, "-m", "curate", *command(pool, *more)]
     with_phase = {"ENGINE_TEST_PHASE": "{}", **os.environ, **environment}
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=150, env=with_phase)
-
-
-@dataclass(frozen=True)
-class Hungry(Groups):
-    """Wants what no executor here has."""
-
-    @property
-    def resources(self) -> Resources:
-        return Resources(gpus=1)
 
 
 # -- wrong calls
@@ -89,7 +80,7 @@ def test_other_software_on_an_executor_is_one_line(pool: Pool, spark_cluster: di
 def test_a_gpu_that_no_executor_has_is_asked_for_in_words(pool: Pool, spark_cluster: dict) -> None:
     tasks, _ = stale_parts(pool, Groups())
     with pytest.raises(CurateError, match=r"needs a GPU for each worker.*spark\.executor\.resource\.gpu\.amount") as error:
-        list(make_engine(EngineSettings(name="spark", **spark_cluster)).each(Hungry(), tasks))
+        list(make_engine(EngineSettings(name="spark", **spark_cluster)).each(Groups(gpus=1), tasks))
     assert error.value.exit_code == 2
 
 

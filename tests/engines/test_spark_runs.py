@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 import curate
-from tests.e2e.kills import Kind, Undisturbed, driver, sweep, undisturbed
-from tests.e2e.runs import Site, finish, site
+from tests.e2e.kills import Kind, Undisturbed, driver, sweep
+from tests.e2e.runs import Site, finish, shards_of
 from tests.engines.spark_nodes import Nodes, lacks_java
 
 pytestmark = [pytest.mark.spark, pytest.mark.skipif(bool(lacks_java()), reason=lacks_java() or "has Java")]
@@ -29,30 +27,6 @@ def no_session_of_ours() -> None:
         session.stop()
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("spark")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def calm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("calm")
-
-
-@pytest.fixture(scope="module")
-def calm(served: Site, calm_folder: Path) -> Undisturbed:
-    """What two local workers make of it."""
-    return undisturbed(served, calm_folder)
-
-
-def shards(pool: Path) -> dict[str, str]:
-    """Each packed file's hash; an index names its tars, and both are the same bytes everywhere."""
-    files = [path for path in sorted((pool / "shards").rglob("*")) if path.is_file()]
-    assert any(path.suffix == ".tar" for path in files)
-    return {str(path.relative_to(pool)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def on(master: str) -> tuple[str, ...]:
     return ("engine=spark", f"engine.master={master}")
 
@@ -66,7 +40,7 @@ def test_the_same_pool_and_shards(
     pool = curate.open(tmp_path / "pool")
     pool.verify().require()
     assert pool.digest() == calm.digest
-    assert shards(tmp_path / "pool") == shards(calm_folder / "pool")
+    assert shards_of(tmp_path / "pool") == shards_of(calm_folder / "pool")
 
 
 def kind(nodes: Nodes) -> Kind:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.ports import free_port
+
 BUCKET = "pools"
 KINDS = ("503", "500", "refused", "answer lost", "body torn")
 _HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "server", "date", "expect"}
@@ -190,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def store() -> Iterator[Proxy]:
     """The server and its proxy, with one bucket; this process and its children find it by their environment."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -221,12 +223,6 @@ def environment(proxy: Proxy) -> dict[str, str]:
         "AWS_ENDPOINT_URL": proxy.url, "AWS_ACCESS_KEY_ID": "AKIACANARYCANARY0001",
         "AWS_SECRET_ACCESS_KEY": "canary-secret-ZzYyXxWw0123456789", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
     }  # fmt: skip
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
