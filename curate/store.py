@@ -316,16 +316,21 @@ def _sync(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a small file, durably and so that nobody sees half of it; its folder must exist."""
+def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
+    """Replaces a small file so that nobody sees half of it, and waits for the disk where it must outlive a power cut.
+
+    Its folder must exist.
+    """
     if isinstance(path, ObjectPath):
         path.write_bytes(content)
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     temporary.write_bytes(content)
-    sync_file(temporary)
+    if durable:
+        sync_file(temporary)
     os.replace(temporary, path)
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 @contextlib.contextmanager

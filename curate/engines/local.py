@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import pickle
 import signal
@@ -17,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from curate.engines.base import EngineSettings, PartFailure, worker_count
 from curate.engines.crew import Crew, Worker
 from curate.engines.work import Answer, Do, answer, environment, opened
+from curate.orphan import die_with_parent
 from curate.stage import PartReport, PartTask, Phase
 
 _spawn = get_context("spawn")  # fork would copy locks that other threads of the driver hold
@@ -92,7 +92,7 @@ class Processes(Crew):
 
 def _work(blob: bytes, connection: Connection, threads: int, parts_at_once: int, driver: int) -> None:
     """A worker's life: open the phase once, do part after part, end with the driver."""
-    _die_with(driver)
+    die_with_parent(driver)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which stops its workers itself
     os.environ.update(environment(threads))
     phase: Phase = pickle.loads(blob)
@@ -111,13 +111,3 @@ def _send(connection: Connection, sending: threading.Lock, do: Do, task: PartTas
     said = answer(do, task)
     with sending:
         connection.send(said)
-
-
-def _die_with(driver: int) -> None:
-    """Asks Linux to end this process when the driver ends, even by SIGKILL."""
-    try:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    except (OSError, AttributeError):
-        return  # not Linux: the closed pipe ends the worker after its part
-    if os.getppid() != driver:
-        os._exit(1)

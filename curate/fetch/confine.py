@@ -7,12 +7,11 @@ import ctypes
 import errno
 import platform
 import resource
-import signal
 import struct
 
 import psutil
 
-_DEATH_SIGNAL, _NO_NEW_PRIVILEGES, _SECCOMP = 1, 38, 22  # prctl(2): PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP
+_NO_NEW_PRIVILEGES, _SECCOMP = 38, 22  # prctl(2): PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP
 _FILTER_MODE = 2
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
 _LOAD, _IS, _RETURN = 0x20, 0x15, 0x06  # BPF: 32 bits of struct seccomp_data, jump when equal, return
@@ -46,12 +45,6 @@ _REFUSED = {
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
-
-
-def die_with_parent() -> None:
-    """Asks Linux to end this process when its parent ends, even by SIGKILL."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def confine(memory_bytes: int) -> None:

@@ -33,10 +33,11 @@ import cv2
 from curate.errors import LocalFault
 from curate.fetch import blocklist
 from curate.fetch.codec import outcome, prepare_process
-from curate.fetch.confine import confine, die_with_parent
+from curate.fetch.confine import confine
 from curate.fetch.settings import FetchSettings
 from curate.fetch.watch import Watch
 from curate.fetch.wish import Wish
+from curate.orphan import die_with_parent
 
 Outcome = tuple[dict[str, object], bytes | None]
 
@@ -271,20 +272,21 @@ def _slot_bytes(settings: FetchSettings) -> int:
 def main() -> None:
     """The keeper: forks a child, waits for its end, says how it was, forks the next; ends with the worker."""
     control, line = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
-    die_with_parent()
+    die_with_parent(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = control.recv(_MESSAGE_BYTES)
     if not told:  # the worker is gone already
         return
     settings: FetchSettings = pickle.loads(told)
     arena = mmap.mmap(int(sys.argv[3]), _SLOTS * _slot_bytes(settings))
+    keeper = os.getpid()
     prepare_process()
     blocklist.load(settings.blocklists)  # the children cannot open files
     for number in itertools.count():
         child = os.fork()
         if not child:
             control.close()
-            _serve(line, arena, settings, number)
+            _serve(line, arena, settings, number, keeper)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if status == 0:  # the worker hung up
@@ -295,8 +297,8 @@ def main() -> None:
             return
 
 
-def _serve(line: socket.socket, arena: mmap.mmap, settings: FetchSettings, number: int) -> None:
-    die_with_parent()
+def _serve(line: socket.socket, arena: mmap.mmap, settings: FetchSettings, number: int, keeper: int) -> None:
+    die_with_parent(keeper)
     for timer in _TIMERS:
         signal.signal(timer, signal.SIG_DFL)
     if not os.environ.get("CURATE_DEBUG"):

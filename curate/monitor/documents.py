@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from curate.lease import is_process_gone
-from curate.objects import ObjectPath
 from curate.store import Pool
 
 FOLDER = "runs"
@@ -68,16 +66,6 @@ def _took(counters: Mapping[str, float]) -> Iterator[str]:
             yield f"{counters[name]:,.0f} s {unit}"
     if "bytes_read" in counters:
         yield f"{counters['bytes_read'] / 2**20:,.1f} MiB read"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replaces a small file so that nobody reads half of it; it need not outlive a power cut, so nothing waits for the disk."""
-    if isinstance(path, ObjectPath):
-        path.write_text(text)
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def runs(pool: Pool) -> list[RunStatus]:

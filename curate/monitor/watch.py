@@ -21,11 +21,11 @@ from typing import Any
 from curate.errors import CurateError, RunFailed
 from curate.monitor import openmetrics
 from curate.monitor.boards import Board, open_board
-from curate.monitor.documents import FOLDER, forget_old, write_whole
+from curate.monitor.documents import FOLDER, forget_old
 from curate.monitor.settings import LogSettings
 from curate.monitor.state import State, Task
 from curate.progress import Progress
-from curate.store import Pool
+from curate.store import Pool, write_atomically
 
 _BEAT_SECONDS = 4.0  # a run in which nothing moves says at least so often that it lives
 _log = logging.getLogger(__name__)
@@ -143,10 +143,10 @@ class _Monitor:
                 self._event("progress", **task)
                 self._draw(task)
         try:
-            write_whole(self.status, json.dumps(document))
+            write_atomically(self.status, json.dumps(document).encode(), durable=False)
             text = openmetrics.text(document, self.pool.path.name, self.pool.free_bytes())
             for path in filter(None, (self.status.with_suffix(".prom"), self.metrics)):
-                write_whole(path, text)
+                write_atomically(path, text.encode(), durable=False)
         except (OSError, CurateError) as error:
             _log.warning("cannot tell how the run goes: %s", error)
 
