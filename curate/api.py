@@ -26,11 +26,12 @@ from curate.catalog.views import NO_POLICY, current_policy
 from curate.dedupe.pictures import DedupeReport, dedupe, output_tables
 from curate.dedupe.settings import DedupeSettings
 from curate.engines.base import EngineSettings
-from curate.errors import UsageError
+from curate.errors import SettingsError, UsageError
 from curate.evaluate.settings import EvaluateSettings
 from curate.fetch.settings import FetchSettings
 from curate.filter.decide import FilterReport, filter_pool
 from curate.filter.decide import preview as count
+from curate.filter.policy import checked_name
 from curate.filter.settings import FilterSettings
 from curate.learn import EvaluateReport, evaluate_model
 from curate.lease import LEASE_SECONDS, Run, claim, this_process
@@ -43,6 +44,7 @@ from curate.removal.leftovers import DAY_SECONDS, SweepReport, sweep
 from curate.removal.proof import ProofReport, prove
 from curate.removal.takedown import RemovalReport, purge, takedown
 from curate.run import PhaseReport, crew, run_phase
+from curate.schema import nearest
 from curate.score.phase import ScorePhase
 from curate.score.settings import ScoreSettings
 from curate.settings import AnySettings, build, merged
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow as pa
 
+    from curate.filter.attach import AttachReport
     from curate.later import GrowthReport, RetryReport
     from curate.monitor.documents import RunStatus
     from curate.stage import Phase
@@ -154,6 +157,15 @@ class Pool:
         asking, engine = self._settings("fetch", FetchSettings, changes), self._settings("engine", EngineSettings, {})
         with self._writing("retry", lease_seconds=engine.lease_seconds) as (run, told):
             return retry(self._store, run, asking, engine, chosen, spared, told)
+
+    def attach(self, table: str | Path, on: str, name: str, columns: Sequence[str] = (), key_column: str | None = None) -> AttachReport:
+        """Scores from elsewhere as table `scores_<name>`: Parquet, matched by `on` (uid, url, url_id, sample_id or sha256)."""
+        from curate.filter.attach import KEYS, attach
+
+        if on not in KEYS:
+            raise SettingsError(f"on={on!r}: a table is matched by {', '.join(KEYS)}{nearest(on, list(KEYS))}")
+        with self._writing("attach") as (run, told):
+            return attach(self._store, run, str(table), on, checked_name(name), columns, key_column, told)
 
     def score(self, model: str | None = None, weights: str | None = None, **changes: Any) -> PhaseReport:
         """Computes a table of scores; with `model` or `weights`, its CLIP scorer is that one. No request is made."""

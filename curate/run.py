@@ -21,7 +21,7 @@ from curate.lease import Run
 from curate.objects import is_object
 from curate.parquet import read_table
 from curate.progress import Progress, Silent
-from curate.stage import Again, Crew, Divisible, PartFile, PartReport, PartTask, Phase, Repeatable, fingerprint
+from curate.stage import Again, Crew, Divisible, PartFile, PartReport, PartTask, Phase, Repeatable, part_basis
 from curate.store import Pool, Snapshot
 
 
@@ -156,11 +156,6 @@ def _task(pool: Pool, phase: Phase, inputs: Mapping[str, Snapshot], mine: Snapsh
         return _Task(PartTask(str(pool.path), part, paths, basis), None)
     known = {found.table: found.path_of(part) for found in beside if part in found.by_part}
     return _Task(PartTask(str(pool.path), part, paths, basis, mine.path_of(part), known), mine.by_part[part].basis)
-
-
-def part_basis(identity: str, files: Mapping[str, str]) -> str:
-    """What a part's file is a function of: the phase's identity, and the part's file in each input table."""
-    return fingerprint(identity, *(f"{name}/{path}" for name, path in sorted(files.items())))
 
 
 def _lists(pool: Pool, phase: Phase, tasks: Sequence[_Task]) -> list[list[_Task]]:

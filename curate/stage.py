@@ -199,6 +199,11 @@ def fingerprint(*texts: str) -> str:
     return digest.hexdigest()[:32]
 
 
+def part_basis(identity: str, files: Mapping[str, str]) -> str:
+    """What a part's file is a function of: the phase's identity, and the part's file in each input table."""
+    return fingerprint(identity, *(f"{name}/{path}" for name, path in sorted(files.items())))
+
+
 def check(stages: Sequence[Stage], have: pa.Schema) -> pa.Schema:
     """Proves before any data moves that each stage finds what it needs; returns the schema after the last stage.
 

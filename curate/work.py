@@ -19,8 +19,8 @@ from curate.engines.slurm import FAILED, STOP, Order, place_in_job, share_of
 from curate.errors import CurateError, PartsFailed, UsageError
 from curate.lease import Run, refuse_unfinished
 from curate.progress import Progress, Silent
-from curate.run import Waves, hold_identity, open_parts, part_basis
-from curate.stage import PartReport, PartTask, Phase
+from curate.run import Waves, hold_identity, open_parts
+from curate.stage import PartReport, PartTask, Phase, part_basis
 from curate.store import Pool, Snapshot
 
 

@@ -1,4 +1,4 @@
-"""Commands for a pool after its first run: what failed is asked again, further lists are added."""
+"""Commands for a pool after its first run: what failed is asked again, further lists and scores are added."""
 
 from __future__ import annotations
 
@@ -61,4 +61,34 @@ def add(pool: str, list_path: str, overrides: tuple[str, ...], form: str) -> Non
     said = dict(values(overrides))
     with display() as progress:
         report = curate.open(pool, progress).add(list_path, **said)
+    say(report, form)
+
+
+@click.command()
+@pool_argument
+@click.argument("table", metavar="TABLE")
+@click.option(
+    "--on", "key", required=True, type=click.Choice(["uid", "url", "url_id", "sample_id", "sha256"]), help="What a line is matched by."
+)
+@click.option("--as", "name", required=True, metavar="NAME", help="Of the new table scores_NAME.")
+@click.option("--column", "columns", multiple=True, metavar="[NEW=]NAME", help="A column to take; may be repeated.  [all but the key]")
+@click.option("--key-column", metavar="NAME", help="Where the key stands in TABLE.  [the column called like it]")
+@format_option
+def attach(pool: str, table: str, key: str, name: str, columns: tuple[str, ...], key_column: str | None, form: str) -> None:
+    """Attach scores from elsewhere, to be used in policies and SQL.
+
+    TABLE is a Parquet file, a folder or a glob of them. Each row of the pool takes the line with its key; a key that stands
+    twice is refused. Given again under the same name, the newer table replaces the older one.
+
+    \b
+    Examples:
+      curate attach POOL punsafe.parquet --on url --as laion_safety --column punsafe
+      curate attach POOL recap.parquet --on uid --as recap --column recap_caption=re_caption
+      curate attach POOL "dfn/*.parquet" --on uid --key-column key --as dfn --column dfn_score
+      curate filter POOL --where "dfn_score > 0.2 AND punsafe < 0.1"
+    """
+    import curate
+
+    with display() as progress:
+        report = curate.open(pool, progress).attach(table, on=key, name=name, columns=columns, key_column=key_column)
     say(report, form)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curate.dedupe.pictures import DedupeReport
+    from curate.filter.attach import AttachReport
     from curate.filter.decide import FilterReport
     from curate.later import GrowthReport, RetryReport
     from curate.learn import EvaluateReport
@@ -218,6 +219,18 @@ def _by_reason(reasons: Mapping[str, int]) -> str:
     return ", ".join([*named, *([f"{rest:,} for others"] if rest else [])])
 
 
+def _attached(report: AttachReport) -> list[str]:
+    left = (
+        [f"{counted(report.unused, 'key')} of the table {'is' if report.unused == 1 else 'are'} not in the pool"] if report.unused else []
+    )
+    left += [f"{counted(report.without_key, 'line')} had no key"] if report.without_key else []
+    matched = f"{report.matched:,} of {counted(report.rows, 'row')} matched by {report.key} ({report.matched / report.rows:.1%})"
+    return [
+        f"{', '.join(report.columns)} attached as {report.table}: {matched}",
+        *(["; ".join(left)] if left else []),
+    ]
+
+
 TOLD: dict[str, Callable[[Any], list[str]]] = {
     "PlanReport": _plan,
     "RemovalReport": _removal,
@@ -233,4 +246,5 @@ TOLD: dict[str, Callable[[Any], list[str]]] = {
     "GrowthReport": _growth,
     "WorkReport": _worked,
     "CommitReport": _committed,
+    "AttachReport": _attached,
 }

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema as schemas
+from curate.catalog.aligned import in_parts
 from curate.catalog.views import NO_POLICY, connect, current_clip_column, pin
 from curate.errors import AccountingError, IdentityError, SettingsError, UsageError
 from curate.filter import judge as judging
@@ -28,7 +27,6 @@ from curate.store import CURRENT, Pool, Snapshot
 
 VERSION = 1
 NO_GROUPS = "none"
-_BATCH_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -212,7 +210,8 @@ def _write(pool: Pool, run: Run, connection: judging.Connection, question: _Ques
     run.add(table, schemas.table(table))
     expected, digest, files = _filled(question), hashlib.sha256(), list[PartFile]()
     progress.start("filter", len(expected), "parts")
-    for part, data in _parts(connection):
+    ordered = connection.sql("SELECT part, row, sample_id, keep, reason, failed_rules FROM verdicts ORDER BY part, row")
+    for part, data in in_parts(ordered):
         if data.num_rows != expected.pop(part, -1):
             raise AccountingError(f"policy {subset.name}: part {part} has {data.num_rows} verdicts, not one for each of its rows")
         digest.update(decided_lines(data))
@@ -228,30 +227,6 @@ def _write(pool: Pool, run: Run, connection: judging.Connection, question: _Ques
 def _filled(question: _Question) -> dict[int, int]:
     """Rows of each part that has any."""
     return {file.part: file.rows for file in question.tables["rows"].files if file.rows}
-
-
-def _parts(connection: judging.Connection) -> Iterator[tuple[int, pa.Table]]:
-    """The verdicts part by part, in order; one part at a time is in memory."""
-    ordered = connection.sql("SELECT part, row, sample_id, keep, reason, failed_rules FROM verdicts ORDER BY part, row")
-    waiting: list[pa.RecordBatch] = []
-    for batch in ordered.to_arrow_reader(_BATCH_ROWS):
-        for piece in _by_part(batch):
-            if waiting and waiting[0]["part"][0] != piece["part"][0]:
-                yield waiting[0]["part"][0].as_py(), pa.Table.from_batches(waiting)
-                waiting = []
-            waiting.append(piece)
-    if waiting:
-        yield waiting[0]["part"][0].as_py(), pa.Table.from_batches(waiting)
-
-
-def _by_part(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The batch in runs of one part."""
-    if not batch.num_rows:
-        return
-    parts = batch["part"].to_numpy()
-    borders = [0, *(np.flatnonzero(parts[1:] != parts[:-1]) + 1).tolist(), len(parts)]
-    for begin, end in itertools.pairwise(borders):
-        yield batch.slice(begin, end - begin)
 
 
 def decided_lines(data: pa.Table) -> bytes:

@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 
 from curate.plan.prefilter import TABLE as PREFILTER
 from curate.removal.tars import Leaving, Place
-from curate.run import part_basis
-from curate.stage import PartFile, fingerprint
+from curate.stage import PartFile, fingerprint, part_basis
 from curate.store import Pool, Snapshot
 from curate.suppress import emptied, withheld
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -155,3 +156,21 @@ def test_both_searches_find_a_copy_that_was_left_behind(taken: Taken, what: str,
     assert said.code == 3 and name in said.out
     (pool / name).unlink()
     assert curate("takedown", pool, "--prove").code == 0
+
+
+def test_attached_columns_lose_a_withdrawn_row_and_a_newer_table_does_not_bring_it_back(
+    handmade_pool: Path, tmp_path: Path, curate: Callable
+) -> None:
+    pool, table = Path(shutil.copytree(handmade_pool, tmp_path / "pool")), tmp_path / "recap.parquet"
+    urls = [line["url"] for line in rows(pool, "SELECT DISTINCT url FROM samples WHERE url IS NOT NULL ORDER BY url")]
+    pq.write_table(pa.table({"url": urls, "recap": [f"told again, {number}" for number in range(len(urls))]}), table)
+    attach = ("attach", pool, table, "--on", "url", "--as", "recap")
+    assert curate(*attach).code == 0
+    (gone,) = rows(pool, "SELECT sample_id, recap FROM samples WHERE tar_file IS NOT NULL ORDER BY sample_id LIMIT 1")
+    assert gone["recap"] is not None
+    assert curate("takedown", pool, "--where", f"sample_id = '{gone['sample_id']}'", "--yes").code == 0
+    for _ in range(2):
+        (left,) = rows(pool, f"SELECT recap, reason FROM samples WHERE sample_id = '{gone['sample_id']}'")
+        assert left == {"recap": None, "reason": "withdrawn"}
+        assert curate(*attach).code == 0
+    assert curate("verify", pool).code == 0
