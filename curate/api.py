@@ -23,6 +23,7 @@ from curate.catalog.sql import query, render
 from curate.catalog.status import Status, shown_runs, status
 from curate.catalog.verify import verify
 from curate.catalog.views import NO_POLICY, current_policy
+from curate.compact import CompactReport, compact
 from curate.dedupe.pictures import DedupeReport, dedupe, output_tables
 from curate.dedupe.settings import DedupeSettings
 from curate.engines.base import EngineSettings
@@ -224,6 +225,12 @@ class Pool:
         settings = self._settings("pack", PackSettings, changes)
         with self._writing("pack") as (run, told):
             return pack(self._store, run, subset or self._current(), settings, told)
+
+    def compact(self, **engine: Any) -> CompactReport:
+        """Copies the tables' many small files into few large ones, for SQL; `engine` changes who does it, as `workers=8`."""
+        settings = self._settings("engine", EngineSettings, engine)
+        with self._writing("compact", lease_seconds=settings.lease_seconds) as (run, told):
+            return compact(self._store, run, crew(settings), told)
 
     def dataset(self, where: str = "keep", policy: str | None = None, seed: int = 0) -> Selection:
         """The rows of `samples` that a condition selects, as training samples without packing; see `Selection.epoch`."""

@@ -14,14 +14,16 @@ import pyarrow as pa
 
 from curate.catalog.borrowed import Borrowed, part_of
 from curate.catalog.findings import Check
+from curate.compact import Source, sources
 from curate.media.tar import Member, TarError, members
 from curate.objects import ObjectPath, read_span
 from curate.parquet import read_schema, read_table
+from curate.schema import KEY
 from curate.store import Pool, Snapshot, file_sha256
 
 _NAMED = re.compile(r"-([0-9a-f]{64})\.\w+$")
 _TEXT_MEMBERS = (".txt", ".json")
-_FOLDERS = ("tables", "tars", "embeddings", "models")
+_FOLDERS = ("tables", "compacted", "tars", "embeddings", "models")
 
 
 # -- hashes
@@ -52,6 +54,25 @@ def _sizes(snapshot: Snapshot) -> dict[str, int]:
 def _content_named(pool: Pool) -> Iterator[Path]:
     for folder in _FOLDERS:
         yield from (path for path in sorted((pool.path / folder).rglob("*")) if path.is_file())
+
+
+# -- copies
+
+
+def check_copies(check: Check, pool: Pool, snapshots: Mapping[str, Snapshot]) -> None:
+    """A compacted file that stands in for the files of some parts holds their rows, in order."""
+    for _, snapshot in sorted(snapshots.items()):
+        for source in sources(pool, snapshot):
+            if len(source.members) > 1:
+                name = f"{source.path.relative_to(pool.path)} does not hold the rows of the parts in its name: delete it"
+                check.require(_holds_members(source, snapshot), name)
+
+
+def _holds_members(source: Source, snapshot: Snapshot) -> bool:
+    names = [name for name in KEY if snapshot.schema and name in snapshot.schema.names]
+    own = [read_table(snapshot.folder / file.path, names) for file in source.members]
+    held = read_table(source.path, names)
+    return all(np.array_equal(held[name].to_numpy(), pa.concat_tables(own)[name].to_numpy()) for name in names)
 
 
 # -- images

@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from curate.catalog.files import check_embeddings, check_hashes, check_images
+from curate.catalog.files import check_copies, check_embeddings, check_hashes, check_images
 from curate.catalog.findings import NAMED_OFFENDERS, Check, VerifyReport
 from curate.catalog.packed import check_shards, pinned_versions
 from curate.catalog.subsets import read_subset
@@ -34,6 +34,7 @@ def verify(pool: Pool, deep: bool = True) -> VerifyReport:
         _checked(
             "file hashes", "listed files are there; names that carry a sha256 carry the right one", check_hashes, pool, snapshots, deep
         ),
+        _checked("copies", "compacted files hold the rows of the parts that they stand in for", check_copies, pool, snapshots),
         _checked("alignment", "every table has the rows of its part, in order, once", check_alignment, snapshots),
         _checked("row accounting", "rows in = kept + dropped + failed + pending, each row once", check_accounting, pool),
         _checked("reasons", "every reason is known, or a rule of the policy that gave it", check_reasons, pool),

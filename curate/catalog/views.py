@@ -1,5 +1,7 @@
 """DuckDB views over one pinned version of every table of a pool, and the joined view `samples`.
 
+Where `curate compact` has left copies of many parts in one file, these are read in place of the parts' own.
+
 The connection can read the pool's pinned Parquet files and nothing else: no other file, no network, no extension, no
 setting. DuckDB would still let a COPY statement *write* to a file that it may read, so text that a person typed goes
 through `one_select` before it runs.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -17,6 +19,7 @@ import pyarrow as pa
 
 from curate import schema as schemas
 from curate.catalog.subsets import read_subset
+from curate.compact import Source, sources
 from curate.errors import REASONS, UsageError, Withdrawn
 from curate.objects import ObjectPath, Objects
 from curate.schema import KEY, SOURCE_PREFIX, nearest, resources
@@ -41,15 +44,16 @@ def connect(pool: Pool, policy: str | None = None, versions: Mapping[str, int] |
     if chosen and f"decisions_{chosen}" not in snapshots:
         raise UsageError(f"policy {chosen!r} was not applied to this pool{nearest(chosen, policies(pool))}")
     connection = duckdb.connect(config={"temp_directory": str(pool.scratch / f"duckdb-{uuid.uuid4().hex[:12]}")})
-    _add_objects(connection, pool, snapshots.values())
+    files = {name: sources(pool, snapshot) for name, snapshot in snapshots.items()}
+    _add_objects(connection, pool, [source for found in files.values() for source in found])
     connection.execute("SET parquet_metadata_cache = true; SET preserve_insertion_order = false; CREATE SCHEMA empty")
     _add_reasons(connection)
     for name in sorted({*snapshots, *_ALWAYS}):
-        _add_view(connection, name, snapshots.get(name))
+        _add_view(connection, name, snapshots.get(name), files.get(name, ()))
     subset = read_subset(pool, chosen)
     clip = subset.clip_column if subset.clip_column in clip_columns(snapshots) else current_clip_column(pool, snapshots)
     connection.execute(_samples_sql(connection, snapshots, chosen, clip, subset.groups))
-    _lock(connection, [path for snapshot in snapshots.values() for path in snapshot.paths()])
+    _lock(connection, [str(source.path) for found in files.values() for source in found])
     return connection
 
 
@@ -143,11 +147,10 @@ def _text(value: str) -> str:
 # -- the views
 
 
-def _add_objects(connection: duckdb.DuckDBPyConnection, pool: Pool, snapshots: Iterable[Snapshot]) -> None:
+def _add_objects(connection: duckdb.DuckDBPyConnection, pool: Pool, files: Iterable[Source]) -> None:
     """Lets DuckDB read a pool in an object store, by ranges; of pinned files it need not ask how large they are."""
     if isinstance(pool.path, ObjectPath):
-        sizes = {str(found.folder / file.path): file.size_bytes for found in snapshots for file in found.files}
-        connection.register_filesystem(Objects(sizes))
+        connection.register_filesystem(Objects({str(file.path): file.size_bytes for file in files}))
         connection.execute("SET enable_external_file_cache = false")  # it reads files of a megabyte or two whole
 
 
@@ -157,13 +160,13 @@ def _add_reasons(connection: duckdb.DuckDBPyConnection) -> None:
     connection.executemany("INSERT INTO reasons VALUES (?, ?, ?, ?)", lines)
 
 
-def _add_view(connection: duckdb.DuckDBPyConnection, name: str, snapshot: Snapshot | None) -> None:
+def _add_view(connection: duckdb.DuckDBPyConnection, name: str, snapshot: Snapshot | None, files: Sequence[Source]) -> None:
     """A table's view: its declared columns, typed even where no file has them, over the pinned files."""
     arrow = snapshot.schema if snapshot is not None and snapshot.schema is not None else schemas.table(name)
     parts = [f"FROM {_add_empty(connection, name, arrow)}"]
-    if snapshot is not None and snapshot.files:
-        files = ", ".join(_text(path) for path in snapshot.paths())
-        parts.append(f"FROM read_parquet([{files}], union_by_name = true, hive_partitioning = false)")
+    if files:
+        listed = ", ".join(_text(str(file.path)) for file in files)
+        parts.append(f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)")
     connection.execute(f"CREATE VIEW {quoted(name)} AS {' UNION ALL BY NAME '.join(parts)}")
 
 

@@ -1,4 +1,4 @@
-"""Commands for a pool after its first run: what failed is asked again, further lists and scores are added."""
+"""Commands for a pool after its first run: what failed is asked again, lists and scores are added, many files become few."""
 
 from __future__ import annotations
 
@@ -91,4 +91,28 @@ def attach(pool: str, table: str, key: str, name: str, columns: tuple[str, ...],
 
     with display() as progress:
         report = curate.open(pool, progress).attach(table, on=key, name=name, columns=columns, key_column=key_column)
+    say(report, form)
+
+
+@click.command()
+@pool_argument
+@overrides_argument
+@format_option
+def compact(pool: str, overrides: tuple[str, ...], form: str) -> None:
+    """Copy the tables' many small files into few large ones.
+
+    SQL, filter, funnel and report then read those, above all from an object store. The tables stay as they are, and so does what
+    is done and what is not; parts that change afterwards are read from their own files until you compact again. The engine is that
+    of the pool's last run; KEY=VALUE changes one of its settings, without the leading "engine.".
+
+    \b
+    Examples:
+      curate compact POOL
+      curate compact s3://bucket/pool workers=8
+    """
+    import curate
+    from curate.settings import values
+
+    with display() as progress:
+        report = curate.open(pool, progress).compact(**values(overrides))
     say(report, form)

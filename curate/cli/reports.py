@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from curate.compact import CompactReport
     from curate.dedupe.pictures import DedupeReport
     from curate.filter.attach import AttachReport
     from curate.filter.decide import FilterReport
@@ -177,6 +178,14 @@ def _committed(report: CommitReport) -> list[str]:
     return lines
 
 
+def _compacted(report: CompactReport) -> list[str]:
+    from curate.catalog.status import human_bytes
+
+    had = f"; {report.before:,} were there" if report.before else ""
+    copies = f"{counted(report.written, 'copy', 'copies')} written, {human_bytes(report.bytes)}{had}"
+    return [f"{copies}: {counted(report.written + report.before, 'file')} to read in place of {report.part_files:,}"]
+
+
 def outline_lines(outline: Outline) -> list[str]:
     """What a removal takes, before it is done."""
     from curate.catalog.status import human_bytes
@@ -247,4 +256,5 @@ TOLD: dict[str, Callable[[Any], list[str]]] = {
     "WorkReport": _worked,
     "CommitReport": _committed,
     "AttachReport": _attached,
+    "CompactReport": _compacted,
 }

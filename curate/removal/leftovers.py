@@ -1,7 +1,8 @@
 """Files that nobody names: what killed runs, fenced drivers and refused reports have left in a pool.
 
 Spared is whatever is younger than a day, named by any version of a table (and with it by any subset), reported by a worker
-and not committed yet, or of a table that a live run holds. Old versions of tables stay readable: this is no vacuum.
+and not committed yet, or of a table that a live run holds. Old versions of tables stay readable: this is no vacuum. Copies
+that `curate compact` made go when the newest version of their table has no use for them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from curate.compact import unused
 from curate.engines import reports
 from curate.lease import lease_holder, refuse_unfinished
 from curate.progress import Progress, Silent
@@ -50,7 +52,7 @@ def sweep(pool: Pool, older_than_seconds: float = DAY_SECONDS, dry_run: bool = F
     reported = set(reports.named_files(pool))
     files = size_bytes = 0
     progress.start("sweep", None, "files")
-    for path in [*_of_tables(pool, held, reported), *_beside(pool, held), *_loose(pool)]:
+    for path in [*_of_tables(pool, held, reported), *_beside(pool, held), *_copies(pool, held), *_loose(pool)]:
         found = _size_if_old(path, until)
         if found is not None and (dry_run or _delete(pool, path, until)):
             files, size_bytes = files + 1, size_bytes + found
@@ -93,6 +95,10 @@ def _named_in(path: Path, column: str) -> list[str]:
         return []
     names: list[str] = pq.read_table(path, columns=[column], partitioning=None)[column].drop_null().unique().to_pylist()
     return names
+
+
+def _copies(pool: Pool, held: tuple[str, ...]) -> Iterator[Path]:
+    yield from (path for path in unused(pool) if path.parent.name not in held)
 
 
 def _loose(pool: Pool) -> Iterator[Path]:

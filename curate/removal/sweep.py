@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from curate.catalog.borrowed import Borrowed, part_of
+from curate.compact import unused
 from curate.media.tar import TarError, members
 from curate.store import Pool, Snapshot, sync_folder
 
@@ -20,7 +21,8 @@ _WHOLE = ("pairs_", "shards")  # their files hold rows of many parts
 def delete_replaced(pool: Pool, parts: Collection[int], borrowed: Borrowed) -> None:
     """Deletes files of these parts, and of tables that know no parts, that the newest version of no table names.
 
-    Older versions of the tables cannot be read in these parts from then on: that is the point.
+    Older versions of the tables cannot be read in these parts from then on: that is the point. Copies of what was replaced
+    go as well.
     """
     stems, used = {f"{part:05d}" for part in parts}, set[Path]()
     users = borrowed.with_users(parts)
@@ -30,8 +32,14 @@ def delete_replaced(pool: Pool, parts: Collection[int], borrowed: Borrowed) -> N
         used.update(pool.path / side for side in _side_files(snapshot, users))
     for path in _candidates(pool, stems):
         if path not in used:
-            path.unlink(missing_ok=True)
-            sync_folder(path.parent)
+            _delete(path)
+    for path in unused(pool):
+        _delete(path)
+
+
+def _delete(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def _side_files(snapshot: Snapshot, parts: Collection[int]) -> Iterator[str]:

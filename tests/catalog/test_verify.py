@@ -13,10 +13,14 @@ import pytest
 
 from curate.catalog.findings import Check, VerifyReport
 from curate.catalog.verify import verify
+from curate.compact import compact
 from curate.errors import AccountingError
+from curate.lease import claim
 from curate.media.tar import members
+from curate.stage import Crew
 from curate.store import Pool, file_sha256
 from tests.catalog import pools
+from tests.dedupe.arrays import inline
 
 Damage = Callable[[Pool], None]
 
@@ -27,6 +31,8 @@ def broken(pool: Pool, deep: bool = True) -> dict[str, str]:
 
 
 def test_a_sound_pool_passes_and_every_check_looked_at_something(packed: Pool) -> None:
+    with claim(packed, {}) as run:
+        compact(packed, run, Crew(inline, 1))
     report = verify(packed)
     assert report.ok, report.text()
     report.require()

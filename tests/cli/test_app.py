@@ -54,7 +54,8 @@ def test_the_list_of_commands_is_whole(curate: Callable) -> None:
     said = curate("--help")
     assert said.code == 0
     for name in re.findall(
-        r"[a-z]+", "demo check run score dedupe filter pack add retry sql funnel report status history verify digest train eval doctor"
+        r"[a-z]+",
+        "demo check run score dedupe filter pack add retry compact sql funnel report status history verify digest train eval doctor",
     ):
         assert re.search(rf"^  {name} ", said.out, re.MULTILINE)
 

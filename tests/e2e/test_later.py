@@ -103,8 +103,9 @@ def kill_after(later: Later, command: list[str], requests: int, log: Path) -> No
 
 
 def digest_after(later: Later, pool: Path, give: Callable[[list[str]], None]) -> dict[str, str]:
-    """Retries, adds and runs the recipe again; `give` gives the commands that fetch."""
+    """Retries, adds, compacts in between, and runs the recipe again; `give` gives the commands that fetch."""
     give(later.command(pool, "retry", "--reason", "dns_timeout"))
+    here(later.command(pool, "compact"))
     give(later.command(pool, "add", later.folder / "more.parquet"))
     asked = later.requests()
     here(later.command(pool, "run"))
@@ -133,6 +134,8 @@ def test_killed_in_the_middle_of_retry_and_add_the_pool_is_the_same(later: Later
 
 def test_commands_say_what_they_did_and_what_comes_next(later: Later, tmp_path: Path, curate: Callable) -> None:
     pool, before = Path(shutil.copytree(later.pool, tmp_path / "pool")), later.requests()
+    said = curate("compact", pool)
+    assert said.code == 0 and "files to read in place of" in said.out
     said = curate("retry", pool, "--reason", "dns_timeout")
     assert said.code == 0 and f"{LOST} URLs asked again" in said.out and "→ 0" in said.out
     assert "curate score" in said.out and "curate run ingest" in said.out
