@@ -75,7 +75,7 @@ def add(pool: str, list_path: str, overrides: tuple[str, ...], form: str) -> Non
 @click.option("--key-column", metavar="NAME", help="Where the key stands in TABLE.  [the column called like it]")
 @format_option
 def attach(pool: str, table: str, key: str, name: str, columns: tuple[str, ...], key_column: str | None, form: str) -> None:
-    """Attach scores from elsewhere, to be used in policies and SQL.
+    """Attach scores from elsewhere, for policies and SQL.
 
     TABLE is a Parquet file, a folder or a glob of them. Each row of the pool takes the line with its key; a key that stands
     twice is refused. Given again under the same name, the newer table replaces the older one.
