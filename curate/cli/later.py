@@ -79,13 +79,13 @@ def attach(pool: str, table: str, key: str, name: str, columns: tuple[str, ...],
 
     TABLE is a Parquet file, a folder or a glob of them. Each row of the pool takes the line with its key; a key that stands
     twice is refused. Given again under the same name, the newer table replaces the older one.
+    `curate filter POOL --where "dfn_score > 0.2"` then decides by it.
 
     \b
     Examples:
       curate attach POOL punsafe.parquet --on url --as laion_safety --column punsafe
       curate attach POOL recap.parquet --on uid --as recap --column recap_caption=re_caption
       curate attach POOL "dfn/*.parquet" --on uid --key-column key --as dfn --column dfn_score
-      curate filter POOL --where "dfn_score > 0.2 AND punsafe < 0.1"
     """
     import curate
 
