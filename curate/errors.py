@@ -197,5 +197,6 @@ REASONS: dict[str, Reason] = {
     "nsfw": _dropped("flagged as not safe for work"),
     "watermark": _dropped("flagged as watermarked"),
     "duplicate": _dropped("another member represents its duplicate group"),
+    "concept_none": _dropped("the caption names no concept of the list"),
     "sampled_out": _dropped("not drawn by a sampling rule"),
 }

@@ -44,7 +44,13 @@ PLACES = {
     "pycares": ("fetch/resolver.py",),
     "torch": ("score/", "train/", "evaluate/"),
 }
-IMPORT_NAMES = {"opencv_python_headless": "cv2", "pillow": "PIL", "open_clip_torch": "open_clip", "hydra_core": "hydra"}
+IMPORT_NAMES = {
+    "opencv_python_headless": "cv2",
+    "pillow": "PIL",
+    "pyahocorasick": "ahocorasick",
+    "open_clip_torch": "open_clip",
+    "hydra_core": "hydra",
+}
 # Parts of another distribution that the code names directly.
 TRANSITIVE = {"yaml": "omegaconf", "markupsafe": "jinja2", "pycares": "aiodns", "py4j": "pyspark"}
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from curate import schema as schemas
 from curate.catalog.aligned import in_parts
-from curate.catalog.views import NO_POLICY, connect
+from curate.catalog.views import NO_POLICY, clip_columns, connect, pin
 from curate.errors import IdentityError, InputError, UsageError
 from curate.lease import Run
 from curate.plan.identity import identify
@@ -25,7 +25,7 @@ from curate.plan.sources import InputFile, find_files, list_fingerprint
 from curate.progress import Progress
 from curate.schema import SOURCE_PREFIX, nearest
 from curate.stage import fingerprint, part_basis
-from curate.store import Pool
+from curate.store import CURRENT, Pool
 
 KEYS = {
     "uid": f'rows."{SOURCE_PREFIX}uid"',
@@ -227,9 +227,18 @@ def _write(pool: Pool, run: Run, connection: duckdb.DuckDBPyConnection, table: s
         progress.advance("attach")
     for document in (f"identity_{table}", f"attached_{table.removeprefix('scores_')}"):
         pool.write_document(document, {"identity": identity})  # before the commit: a table without them is a scorer's
+    _name_clip_score(pool, list(offer.columns))
     run.replace_all(table, files)
     progress.finish("attach")
     return total, matched
+
+
+def _name_clip_score(pool: Pool, columns: Sequence[str]) -> None:
+    """A pool's first CLIP column is what `clip_score` means, also when it came from elsewhere."""
+    current, mine = pool.read_document(CURRENT) or {}, [name for name in columns if name.startswith("clip_")]
+    first = next(iter([*(name for name in clip_columns(pin(pool)) if name not in mine), *mine]), None)
+    if first is not None and "clip_score" not in current:
+        pool.write_document(CURRENT, {**current, "clip_score": first})
 
 
 def _examples(connection: duckdb.DuckDBPyConnection, key: str) -> str:

@@ -30,7 +30,7 @@ DENOMINATORS = {"rows with an image": "TRUE", "rows scored": "{column} IS NOT NU
 
 POLICY_REASONS = (
     "caption_short", "caption_long", "caption_repeated", "caption_language", "image_small", "image_aspect", "image_large",
-    "clip_score_low", "clip_score_missing", "nsfw", "watermark", "sampled_out",
+    "clip_score_low", "clip_score_missing", "nsfw", "watermark", "concept_none", "sampled_out",
 )  # fmt: skip
 """Reasons of `REASONS` that a rule may be named after; the others are not a policy's to give."""
 

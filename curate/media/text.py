@@ -18,6 +18,8 @@ _SPACE = re.compile(r"\s+")
 _TAG = re.compile(r"<[a-zA-Z/!][^<>]{0,200}>")
 _MAX_LANGUAGE_CHARACTERS = 1000
 _LOCK = threading.Lock()
+# Thai, Lao, Myanmar, Khmer and Tibetan are written without spaces between words too.
+_SPACELESS = re.compile(rf"[{_CJK}\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,8 @@ def _load_detector() -> Any:
 def _detector() -> Any:
     with _LOCK:
         return _load_detector()
+
+
+def is_spaceless(character: str) -> bool:
+    """Whether words of its script are written without spaces between them."""
+    return _SPACELESS.match(character) is not None

@@ -116,6 +116,70 @@ def test_datacomp_basic_decides_as_its_source_does(tmp_path: Path) -> None:
     assert [(d["keep"], d["reason"], d["failed_rules"]) for d in decisions(pool, "datacomp_basic")] == brute_force(parts, rules)
 
 
+def test_coyo_decides_as_its_source_does(tmp_path: Path) -> None:
+    parts = random_parts(5)
+    texts = Counter(s.caption.strip() for samples in parts for s in samples)
+
+    def rules(s: Sample) -> list[str]:
+        words = len(s.caption.split())
+        failed = ["image_small"] if s.original_bytes < 5000 or min(s.width, s.height) < 200 else []
+        failed += ["image_aspect"] if max(s.width, s.height) / min(s.width, s.height) > 3.0 else []
+        failed += ["caption_language"] if s.language != "en" else []
+        failed += ["caption_short"] if words < 3 else ["caption_long"] if words > 256 or len(s.caption) > 1000 else []
+        return failed + (["caption_repeated"] if texts[s.caption.strip()] > 10 else [])
+
+    pool = pools.build(tmp_path / "pool", parts)
+    apply(pool, policy="coyo")
+    found = [(d["keep"], d["reason"], d["failed_rules"]) for d in decisions(pool, "coyo")]
+    assert found == brute_force(parts, rules) and {"caption_short", "image_small"} <= {reason for _, reason, _ in found}
+    assert any("caption_repeated" in (names or ()) for _, _, names in found)
+
+
+SIZES = [(400, 401), (401, 401), (401, 1002), (401, 1003)]
+
+
+def test_cc12m_rules_decide_as_their_source_does(tmp_path: Path) -> None:
+    def rules(s: Sample) -> list[str]:
+        words = len(s.caption.split())
+        failed = [] if min(s.width, s.height) > 400 else ["image_small"]
+        failed += ["image_aspect"] if max(s.width, s.height) / min(s.width, s.height) > 2.5 else []
+        return failed + (["caption_short"] if words < 3 else ["caption_long"] if words > 256 else [])
+
+    parts = [[Sample(caption=" ".join(["w"] * words), width=w, height=h) for words in (2, 3, 256, 257) for w, h in SIZES]]
+    pool = pools.build(tmp_path / "pool", parts)
+    apply(pool, policy="cc12m_rules")
+    assert [(d["keep"], d["reason"], d["failed_rules"]) for d in decisions(pool, "cc12m_rules")] == brute_force(parts, rules)
+
+
+def test_laion_multi_is_for_its_own_model(tmp_path: Path) -> None:
+    column, parts = "clip_mclip_vit_b_32", [[Sample(language="de", score=0.261), Sample(language="de", score=0.25), Sample()]]
+    with pytest.raises(IdentityError, match=column):
+        apply(pools.build(tmp_path / "other", parts, groups=None), policy="laion_multi")
+    pool = pools.build(tmp_path / "pool", parts, groups=None, clip=column)
+    apply(pool, policy="laion_multi")
+    assert [d["reason"] for d in decisions(pool, "laion_multi")] == [None, "clip_score_low", "caption_language"]
+
+
+def test_a_random_share_is_nested_and_seeded(tmp_path: Path) -> None:
+    pool = pools.build(tmp_path / "pool", [[Sample() for _ in range(200)]], groups=None)
+
+    def kept(name: str, **parameters: float) -> set[object]:
+        apply(pool, policy="random", name=name, parameters=parameters)
+        return {d["row"] for d in decisions(pool, name) if d["keep"]}
+
+    third, half, other = kept("third", share=0.3), kept("half", share=0.5), kept("other", share=0.3, seed=1)
+    assert 35 < len(third) < 90 and third < half and third != other
+
+
+def test_no_host_has_more_than_its_cap(tmp_path: Path) -> None:
+    parts = [[Sample(reason="http_not_found"), *[Sample() for _ in range(9)]], [Sample() for _ in range(5)]]
+    pool = pools.build(tmp_path / "pool", parts, groups=None)
+    apply(pool, policy="host_cap", parameters={"most": 4})
+    assert Counter((d["keep"], d["reason"]) for d in decisions(pool, "host_cap")) == {
+        (False, None): 1, (True, None): 4, (False, "sampled_out"): 10,
+    }  # fmt: skip
+
+
 def test_a_condition_keeps_what_where_would(tmp_path: Path) -> None:
     pool = pools.build(tmp_path / "pool", random_parts(4), groups=None)
     report = apply(pool, where="clip_score >= 0.3 AND (image_min_side > 150 OR caption_language = 'de')", name="mine")
