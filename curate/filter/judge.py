@@ -81,26 +81,31 @@ def choose_cut(connection: Connection, policy: Policy, fraction: Fraction) -> Cu
     the smaller sample_id stays.
     """
     column, of_sql = quoted(fraction.column), DENOMINATORS[fraction.denominator].format(column=quoted(fraction.column))
-    ranked = f"SELECT part, row, sample_id, {column} AS value FROM samples WHERE {WITH_IMAGE} AND {column} IS NOT NULL"
     with _errors(connection, policy):
         of = _scalar(connection, f"SELECT count(*) FROM samples WHERE {WITH_IMAGE} AND ({of_sql})")
-        have = _scalar(connection, f"SELECT count(*) FROM ({ranked})")
+        connection.execute(  # read several times: a join of all tables each time would be most of the work
+            "CREATE OR REPLACE TEMP TABLE ranked AS"
+            f" SELECT part, row, {column} AS value FROM samples WHERE {WITH_IMAGE} AND {column} IS NOT NULL"
+        )
+        have = _scalar(connection, "SELECT count(*) FROM ranked")
         kept = min(math.floor(Ratio(str(fraction.fraction)) * of + Ratio(1, 2)), have)
-        cut, above = _cut(connection, ranked, kept) if have else (math.nextafter(0.0, math.inf), 0)
+        cut, above = _cut(connection, kept) if have else (math.nextafter(0.0, math.inf), 0)
         connection.execute("CREATE TEMP TABLE IF NOT EXISTS tied (rule VARCHAR, part INTEGER, row INTEGER)")
         connection.execute(
-            f"INSERT INTO tied SELECT $rule, part, row FROM ({ranked}) WHERE value = $cut ORDER BY sample_id, part, row OFFSET $stay",
+            'INSERT INTO tied SELECT $rule, part, row FROM ranked JOIN "rows" USING (part, row) WHERE value = $cut'
+            " ORDER BY sample_id, part, row OFFSET $stay",
             {"rule": fraction.rule, "cut": cut, "stay": kept - above},
         )
+        connection.execute("DROP TABLE ranked")
     tied = _scalar(connection, "SELECT count(*) FROM tied WHERE rule = $rule", {"rule": fraction.rule})
     return CutOutcome(**vars(fraction), of=of, kept=kept, cut=cut, ties_dropped=tied)
 
 
-def _cut(connection: Connection, ranked: str, kept: int) -> tuple[float, int]:
+def _cut(connection: Connection, kept: int) -> tuple[float, int]:
     """The lowest value that is kept, and how many are above it; for none at all the next number above the highest one."""
 
     def read() -> Iterator[NDArray[np.floating]]:
-        for batch in connection.sql(f"SELECT value::DOUBLE AS value FROM ({ranked})").to_arrow_reader(_BATCH_ROWS):
+        for batch in connection.sql("SELECT value::DOUBLE AS value FROM ranked").to_arrow_reader(_BATCH_ROWS):
             yield batch.column(0).to_numpy()
 
     value, above = kth_largest(read, max(kept, 1))
