@@ -66,6 +66,10 @@ class Run:
         new = [file for file in files if file.path not in present]
         self._write(table, new, [file for path, file in present.items() if path not in wanted])
 
+    def size(self, table: str) -> int:
+        """How many files the table has; 0 for one that this run does not hold."""
+        return len(self._tables[table].present(self.pool).paths) if table in self._tables else 0
+
     def check(self) -> None:
         """Raises Fenced when a newer run has taken one of the tables over."""
         for claim in self._tables.values():

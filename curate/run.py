@@ -304,6 +304,10 @@ def _facts(report: PhaseReport) -> dict[str, object]:
     return {"ok": good, "not ok": sum(report.reasons.values()) - good}
 
 
+TABLE_WAVES = 100
+"""A wave is at least this fraction of its table: delta-rs goes over all files at each commit, which would make many parts quadratic."""
+
+
 class Waves:
     """Collects finished parts and commits many at once, so that a table's log grows with time and not with parts."""
 
@@ -319,7 +323,8 @@ class Waves:
             self.since = time.monotonic()
         self.waiting.extend(report.files)
         self.parts += 1
-        if self.parts >= self.settings.wave_parts or time.monotonic() - self.since >= self.settings.wave_seconds:
+        enough = max(self.settings.wave_parts, self.run.size(self.table) // TABLE_WAVES)
+        if self.parts >= enough or time.monotonic() - self.since >= self.settings.wave_seconds:
             self.flush()
 
     def flush(self) -> None:

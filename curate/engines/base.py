@@ -49,7 +49,7 @@ class EngineSettings(Settings):
     options: tuple[str, ...] = ()  # of sbatch, for example --partition=cpu
     prologue: str = ""  # lines of shell that a job runs first, for example  module load python
     price_per_machine_hour: float | None = Field(default=None, ge=0)  # in your currency, for `curate estimate`
-    wave_parts: int = Field(default=256, ge=1)  # parts that are committed together at most
+    wave_parts: int = Field(default=256, ge=1)  # parts that are committed together; a hundredth of a table with more
     wave_seconds: float = Field(default=30.0, ge=0)  # a finished part waits at most this long for its commit
 
     @field_validator("name")
