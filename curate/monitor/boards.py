@@ -83,4 +83,4 @@ class WandB:
 
     def close(self) -> None:
         """See `Board`."""
-        self._run.finish(quiet=True)
+        self._run.finish()
