@@ -28,7 +28,7 @@ class Nodes:
 
     def add(self) -> None:
         """One more node."""
-        self.workers.append(self.cluster.add_node(**_SIZE))
+        self.workers.append(self.cluster.add_node(**_SIZE, dashboard_agent_listen_port=free_port()))
 
     def refill(self) -> None:
         """As many nodes as there were in the beginning, in place of those that were killed."""
@@ -54,6 +54,7 @@ def nodes(count: int, dashboard: bool = False) -> Iterator[Nodes]:
 
     # Ray's own choice of a dashboard port is 8265 or nothing, which another cluster of this machine may have
     head = {**_SIZE, "include_dashboard": dashboard, "dashboard_port": free_port(), "_system_config": _ALERT}
+    head["dashboard_agent_listen_port"] = free_port()  # through which jobs are submitted; Ray's own choice is one for all clusters
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         found = Nodes(cluster, cluster.address, f"http://{cluster.head_node.webui_url}", count)

@@ -110,7 +110,11 @@ def test_a_worker_claims_its_share(cpus: float, workers: int, nodes: list[int], 
 
 @pytest.mark.long
 def test_a_cluster_of_ones_own_ends_with_its_driver(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in the middle, it leaves neither Ray's processes nor workers; the same command then finishes the pool."""
+    """Killed in the middle, it leaves neither Ray's processes nor workers; the same command then finishes the pool.
+
+    The workers are gone in seconds. The two agents of Ray's node idle for 60 s more: so long they try to tell the control service,
+    which died with the driver, that their raylet is dead (upstream, `process_watcher.py`; no setting changes it).
+    """
     monkeypatch.setenv("ENGINE_TEST_PHASE", json.dumps({"hang": [3]}))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with started(command(pool, "engine.workers=2")) as driver:
@@ -118,11 +122,12 @@ def test_a_cluster_of_ones_own_ends_with_its_driver(pool: Pool, monkeypatch: pyt
         below = {process: process.name() for process in psutil.Process(driver.pid).children(recursive=True)}
         os.kill(driver.pid, signal.SIGKILL)
     assert any("raylet" in name for name in below.values())
-    wait_until(lambda: not living(below))
+    wait_until(lambda: not [one for one in living(below) if "Agent" not in below[one]])
+    wait_until(lambda: not living(below), 90)
     done = subprocess.run(program(pool, "engine.workers=2"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert parts_of(pool) == [0, 1, 2, 3, 4]
-    assert not [line for line in done.stderr.splitlines() if not line.startswith("alone: 5 of 5 parts")], "Ray was heard"
+    assert not [line for line in done.stderr.splitlines() if not line.startswith("alone: ")], "Ray was heard"
 
 
 @pytest.mark.long

@@ -146,7 +146,7 @@ def test_spark_submit_keeps_its_own_master(pool: Pool, spark_nodes: object) -> N
     assert parts_of(pool) == [0, 1, 2, 3, 4]
     wrong = [*words, str(pool.path), "input.path=none.csv", "fetch.in_fligth=3"]
     done = subprocess.run(wrong, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 2 and "did you mean 'fetch.in_flight'?" in done.stderr
+    assert done.returncode == 2 and "did you mean 'fetch.in_flight'?" in done.stdout  # spark-submit joins both streams of a program
 
 
 @pytest.mark.long
