@@ -20,6 +20,7 @@ class Check:
     checked: int = 0
     failures: int = 0
     offenders: list[str] = field(default_factory=list)  # the first few, each one line
+    notes: list[str] = field(default_factory=list)  # what is right as far as it goes, each one line
 
     @property
     def ok(self) -> bool:
@@ -73,7 +74,7 @@ class VerifyReport:
         lines = []
         for check in self.checks:
             lines.append(f"{'ok    ' if check.ok else 'FAILED'}  {check.name:<20} {check.checked:>10,}  {check.promise}")
-            lines += [f"        {offender}" for offender in check.offenders]
+            lines += [f"        {told}" for told in (*check.offenders, *check.notes)]
             if check.failures > len(check.offenders):
                 lines.append(f"        … and {check.failures - len(check.offenders):,} more")
         return "\n".join(lines) + "\n"

@@ -297,6 +297,17 @@ def test_damaged_shards(packed: Pool, damage: Damage, says: str) -> None:
     assert any(says in offender for offender in found.offenders), found.offenders
 
 
+def test_a_pack_that_was_stopped_before_its_commit_is_told_and_harms_nothing(packed: Pool) -> None:
+    with pools.claim(packed, {"shards": packed.snapshot("shards").schema}) as run:
+        run.replace_all("shards", [])
+    report = verify(packed)
+    report.require()
+    assert "shards/usual: packing was stopped before its last step" in report.text()
+    with pools.claim(packed, {}) as run:
+        pools.pack(packed, run, "usual", pools.PackSettings(shard_samples=3))
+    assert verify(packed).ok and "stopped" not in verify(packed).text()
+
+
 def test_a_kept_row_in_no_shard_and_a_packed_row_that_is_not_kept(packed: Pool) -> None:
     change(packed, "decisions_usual", "keep", [False, True, True, False, False, False])
     change(packed, "decisions_usual", "reason", ["caption_short", None, None, None, "caption_short", "clip_score_low"])
