@@ -75,7 +75,7 @@ def test_groups_are_told() -> None:
 def test_every_kind_of_report_of_a_recipe_is_described() -> None:
     """No step of a recipe falls back to fields printed one by one."""
     assert set(TOLD) == {
-        "RemovalReport",
+        "RemovalReport", "AttachReport", "CompactReport",
         "PlanReport", "PrefilterReport", "PhaseReport", "TrainReport", "DedupeReport", "FilterReport", "PackReport", "PosixPath",
         "EvaluateReport", "RetryReport", "GrowthReport", "WorkReport", "CommitReport",
     }  # fmt: skip

@@ -88,7 +88,7 @@ def test_other_software_on_a_node_is_one_line(pool: Pool, ray_cluster: dict, mon
 
 def test_a_cluster_without_room_is_one_line(pool: Pool, ray_cluster: dict) -> None:
     error = refused(EngineSettings(name="ray", start_seconds=2, **ray_cluster), Groups(gpus=4), pool)
-    assert "in 2 s no worker could be started on 1 CPUs, 4 GPUs and 0.5 GiB (no node is that large)" in str(error)
+    assert "in 2 s no worker could be started on 1 CPUs, 4 GPUs and 0.1 GiB (no node is that large)" in str(error)
     assert error.exit_code == 1
 
 
