@@ -1,7 +1,7 @@
-"""The fetch stage alone in a process: `python -m tests.web.client < JSON`, so that memory and time are its own.
+"""The fetch stage alone in a process: `python -m tests.web.client ANSWERS < JSON`, so that memory and time are its own.
 
 Reads [{"settings": {…}, "rounds": [[url, …], …]}, …]. Each group is a stage of its own, which fetches the URLs of one
-round at once and then those of the next. Prints, for each round, its rows (without image bytes), its seconds, and how many
+round at once and then those of the next. Writes to ANSWERS, for each round, its rows (without image bytes), its seconds, and how many
 bytes of memory it took above what was held before.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,12 @@ def settings(**changes: object) -> dict[str, object]:
 
 
 def ask(groups: list[Group], environment: dict[str, str] | None = None) -> list[list[Round]]:
-    """Runs this module; one answer per group."""
-    command = [sys.executable, "-m", "tests.web.client"]
-    done = subprocess.run(command, input=json.dumps(groups), capture_output=True, text=True, env=environment, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return list(json.loads(done.stdout.splitlines()[-1]))
+    """Runs this module; one answer per group. They come in a file: out of a pipe they came cut off once, at 128 KiB."""
+    with tempfile.NamedTemporaryFile() as answers:
+        command = [sys.executable, "-m", "tests.web.client", answers.name]
+        done = subprocess.run(command, input=json.dumps(groups), capture_output=True, text=True, env=environment, timeout=280, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return list(json.load(answers))
 
 
 def _family() -> list[psutil.Process]:
@@ -66,7 +68,7 @@ def _peak_bytes() -> int:
 
 def main() -> None:
     """See above."""
-    print(json.dumps([_answer(group) for group in json.load(sys.stdin)], default=str))
+    Path(sys.argv[1]).write_text(json.dumps([_answer(group) for group in json.load(sys.stdin)], default=str))
 
 
 def _answer(group: Group) -> list[Round]:
