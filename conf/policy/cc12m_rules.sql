@@ -1,6 +1,6 @@
 -- The rules of Conceptual 12M that need no tagger: large pictures that are not narrow, captions of 3 to 256 words.
 -- source: Conceptual 12M (arXiv:2102.08981), section 2: both sides over 400 pixels, ratio of the sides at most 2.5, 3 to 256 words
--- source: left out: parts of speech, text about persons and the pornography and sentiment filters, which were Google's own models
+-- source: left out: JPEG files only, parts of speech, repeated and rare words, and the pornography detectors
 -- parameter: min_side = 401
 -- parameter: max_aspect = 2.5
 -- parameter: least_words = 3

@@ -67,9 +67,7 @@ def add(pool: str, list_path: str, overrides: tuple[str, ...], form: str) -> Non
 @click.command()
 @pool_argument
 @click.argument("table", metavar="TABLE")
-@click.option(
-    "--on", "key", required=True, type=click.Choice(["uid", "url", "url_id", "sample_id", "sha256"]), help="What a line is matched by."
-)
+@click.option("--on", "key", required=True, metavar="KEY", help="What a line is matched by: uid, url, url_id, sample_id or sha256.")
 @click.option("--as", "name", required=True, metavar="NAME", help="Of the new table scores_NAME.")
 @click.option("--column", "columns", multiple=True, metavar="[NEW=]NAME", help="A column to take; may be repeated.  [all but the key]")
 @click.option("--key-column", metavar="NAME", help="Where the key stands in TABLE.  [the column called like it]")

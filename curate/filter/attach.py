@@ -17,6 +17,7 @@ from curate import schema as schemas
 from curate.catalog.aligned import in_parts
 from curate.catalog.views import NO_POLICY, clip_columns, connect, pin
 from curate.errors import IdentityError, InputError, UsageError
+from curate.filter.judge import scalar
 from curate.lease import Run
 from curate.plan.identity import identify
 from curate.plan.portable import FORBIDDEN, convert, portable_type, settled
@@ -91,7 +92,7 @@ def attach(
         listed, without = _load(connection, offer, progress)
         _require_single(connection, path, offer)
         report = _write(pool, run, connection, table, offer, progress)
-        unused = _number(connection, f"SELECT count(*) FROM listed ANTI JOIN ({_keys(key)}) pool ON listed.key = pool.key")
+        unused = scalar(connection, f"SELECT count(*) FROM listed ANTI JOIN ({_keys(key)}) pool ON listed.key = pool.key")
     return AttachReport(table, key, tuple(offer.columns), *report, listed=listed, unused=unused, without_key=without)
 
 
@@ -154,9 +155,9 @@ def _load(connection: duckdb.DuckDBPyConnection, offer: _Offer, progress: Progre
     connection.execute("CREATE TEMP TABLE listed AS FROM offered")
     connection.unregister("offered")
     progress.finish("read")
-    without = _number(connection, "SELECT count(*) FROM listed WHERE key IS NULL")
+    without = scalar(connection, "SELECT count(*) FROM listed WHERE key IS NULL")
     connection.execute("DELETE FROM listed WHERE key IS NULL")
-    return _number(connection, "SELECT count(*) FROM listed"), without
+    return scalar(connection, "SELECT count(*) FROM listed"), without
 
 
 def _batches(offer: _Offer, schema: pa.Schema, progress: Progress) -> Iterator[pa.RecordBatch]:
@@ -200,10 +201,6 @@ def _keys(key: str) -> str:
     )
 
 
-def _number(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
-    return int(connection.execute(sql).fetchall()[0][0])
-
-
 # -- writing
 
 
@@ -213,7 +210,7 @@ def _write(pool: Pool, run: Run, connection: duckdb.DuckDBPyConnection, table: s
         "CREATE TEMP TABLE joined AS SELECT rows.part, rows.row, listed.* EXCLUDE (key), listed.key IS NOT NULL AS matched "
         f"FROM rows LEFT JOIN ({_keys(offer.key)}) pool USING (part, row) LEFT JOIN listed ON listed.key = pool.key"
     )
-    total, matched = (_number(connection, f"SELECT count(*) FROM joined WHERE {which}") for which in ("true", "matched"))
+    total, matched = (scalar(connection, f"SELECT count(*) FROM joined WHERE {which}") for which in ("true", "matched"))
     if not matched:
         raise UsageError(f"no row of the pool has a {offer.key} of this table: nothing was attached{_examples(connection, offer.key)}")
     schema, identity, rows = offer.schema(), offer.identity(), pool.snapshot("rows")

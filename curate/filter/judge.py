@@ -82,12 +82,12 @@ def choose_cut(connection: Connection, policy: Policy, fraction: Fraction) -> Cu
     """
     column, of_sql = quoted(fraction.column), DENOMINATORS[fraction.denominator].format(column=quoted(fraction.column))
     with _errors(connection, policy):
-        of = _scalar(connection, f"SELECT count(*) FROM samples WHERE {WITH_IMAGE} AND ({of_sql})")
+        of = scalar(connection, f"SELECT count(*) FROM samples WHERE {WITH_IMAGE} AND ({of_sql})")
         connection.execute(  # read several times: a join of all tables each time would be most of the work
             "CREATE OR REPLACE TEMP TABLE ranked AS"
             f" SELECT part, row, {column} AS value FROM samples WHERE {WITH_IMAGE} AND {column} IS NOT NULL"
         )
-        have = _scalar(connection, "SELECT count(*) FROM ranked")
+        have = scalar(connection, "SELECT count(*) FROM ranked")
         kept = min(math.floor(Ratio(str(fraction.fraction)) * of + Ratio(1, 2)), have)
         cut, above = _cut(connection, kept) if have else (math.nextafter(0.0, math.inf), 0)
         connection.execute("CREATE TEMP TABLE IF NOT EXISTS tied (rule VARCHAR, part INTEGER, row INTEGER)")
@@ -97,7 +97,7 @@ def choose_cut(connection: Connection, policy: Policy, fraction: Fraction) -> Cu
             {"rule": fraction.rule, "cut": cut, "stay": kept - above},
         )
         connection.execute("DROP TABLE ranked")
-    tied = _scalar(connection, "SELECT count(*) FROM tied WHERE rule = $rule", {"rule": fraction.rule})
+    tied = scalar(connection, "SELECT count(*) FROM tied WHERE rule = $rule", {"rule": fraction.rule})
     return CutOutcome(**vars(fraction), of=of, kept=kept, cut=cut, ties_dropped=tied)
 
 
@@ -144,9 +144,9 @@ def _tied(rule: str) -> str:
 
 def _whole(connection: Connection, policy: Policy) -> None:
     """A policy answers for every row once: one that drops lines would lose rows without a reason."""
-    rows = _scalar(connection, 'SELECT count(*) FROM "rows"')
-    found = _scalar(connection, "SELECT count(*) FROM answers")
-    matched = _scalar(connection, 'SELECT count(*) FROM "rows" SEMI JOIN answers USING (part, row)')
+    rows = scalar(connection, 'SELECT count(*) FROM "rows"')
+    found = scalar(connection, "SELECT count(*) FROM answers")
+    matched = scalar(connection, 'SELECT count(*) FROM "rows" SEMI JOIN answers USING (part, row)')
     if not rows == found == matched:
         raise SettingsError(
             f"{policy.origin}: the SELECT answers {found:,} lines for {matched:,} of {rows:,} rows, not one for each:"
@@ -204,7 +204,8 @@ def totals(connection: Connection) -> dict[str, int]:
 # -- small things
 
 
-def _scalar(connection: Connection, sql: str, values: Mapping[str, Value] | None = None) -> int:
+def scalar(connection: Connection, sql: str, values: Mapping[str, Value] | None = None) -> int:
+    """The one number that a query answers."""
     found: int = connection.execute(sql, dict(values or {})).fetchall()[0][0]
     return found
 

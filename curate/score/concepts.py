@@ -65,8 +65,8 @@ class ConceptScorer(Settings):
             raise SettingsError(f"score.concepts.path: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
         seen: dict[str, int] = {}
         for number, line in enumerate(lines, 1):
-            if line and seen.setdefault(self._folded(line), number) != number:
-                raise SettingsError(f"{path}, line {number}: {line!r} stands in line {seen[self._folded(line)]} already")
+            if line and (first := seen.setdefault(self._searched(line), number)) != number:
+                raise SettingsError(f"{path}, line {number}: {line!r} stands in line {first} already")
         if not seen:
             raise SettingsError(f"{path} holds no entry: write one concept a line")
         return lines
@@ -79,7 +79,7 @@ class ConceptScorer(Settings):
 
     @contextmanager
     def open(self) -> Iterator[Opened]:
-        """Builds the automaton: about half a kilobyte of memory for each entry."""
+        """Builds the automaton, whose memory grows with the list."""
         yield Opened(None, functools.partial(self._score, self.automaton()))
 
     def automaton(self) -> Any:
@@ -87,12 +87,18 @@ class ConceptScorer(Settings):
         found = ahocorasick.Automaton()
         for number, entry in enumerate(self.entries()):
             if entry:
-                found.add_word(_bounded(spaced(self._folded(entry)).strip()), number)
+                found.add_word(self._searched(entry), number)
         found.make_automaton()
         return found
 
     def _folded(self, text: str) -> str:
         return text if self.match_case else text.casefold()
+
+    def _searched(self, entry: str) -> str:
+        """The entry as it stands in a text, with the spaces that a match must have around it."""
+        entry = spaced(self._folded(entry)).strip()
+        before, after = ("" if is_spaceless(entry[at]) else " " for at in (0, -1))
+        return f"{before}{entry}{after}"
 
     def _score(self, automaton: Any, batch: Batch) -> Scored:
         captions = batch.rows.column("caption").to_pylist()
@@ -104,9 +110,3 @@ def spaced(text: str) -> str:
     """The text with punctuation set apart and single spaces, one at each end: ` a dog , running `."""
     apart = _PUNCTUATION.sub(r" \1 ", text)
     return f" {_SPACE.sub(' ', apart).strip()} "
-
-
-def _bounded(entry: str) -> str:
-    """The entry with the spaces that a match must have around it."""
-    before, after = ("" if is_spaceless(entry[at]) else " " for at in (0, -1))
-    return f"{before}{entry}{after}"

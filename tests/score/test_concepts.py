@@ -56,7 +56,11 @@ def test_hostile_captions_name_nothing(tmp_path: Path, caption: str) -> None:
 
 
 def test_a_list_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
-    for text, told in {"": "holds no entry", "dog\ncat\ndog\n": "line 3: 'dog' stands in line 1 already"}.items():
+    for text, told in {
+        "": "holds no entry",
+        "dog\ncat\ndog\n": "line 3: 'dog' stands in line 1 already",
+        "U.S.\nU . S .": "line 2: 'U . S .' stands in line 1",
+    }.items():
         with pytest.raises(SettingsError, match=told):
             scorer(tmp_path, text).identity()
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
