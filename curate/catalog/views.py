@@ -252,7 +252,6 @@ def _score_columns(snapshots: Mapping[str, Snapshot]) -> list[tuple[str, list[st
 
 
 def _groups_table(snapshots: Mapping[str, Snapshot], wanted: str | None) -> str | None:
-    """The groups that the policy elected in; else the first there are."""
-    if f"groups_{wanted}" in snapshots:
-        return f"groups_{wanted}"
-    return next((name for name in sorted(snapshots) if name.startswith("groups_")), None)
+    """The groups that the policy elected in; else those of pictures under their usual name, or the first there are."""
+    present = [name for name in sorted(snapshots) if name.startswith("groups_")]
+    return next((name for name in (f"groups_{wanted}", "groups_pixels", *present) if name in present), None)

@@ -114,8 +114,12 @@ def _training(report: TrainReport) -> list[str]:
 
 def _dedupe(report: DedupeReport) -> list[str]:
     before = "" if report.recomputed else " (as before)"
-    pairs = f"{report.exact_pairs:,} pairs have equal bytes, {report.perceptual_pairs:,} look alike"
-    return [f"{report.grouped_rows:,} of {report.rows:,} pictures in {counted(report.groups, 'group')} of copies{before}; {pairs}"]
+    what, equal, near = {
+        "pictures": ("pictures", "have equal bytes", "look alike"),
+        "captions": ("captions", "are equal", "are nearly so"),
+    }[report.by]
+    pairs = f"{report.exact_pairs:,} pairs {equal}, {report.near_pairs:,} {near}"
+    return [f"{report.grouped_rows:,} of {report.rows:,} {what} in {counted(report.groups, 'group')} of copies{before}; {pairs}"]
 
 
 def _filter(report: FilterReport) -> list[str]:

@@ -41,14 +41,16 @@ def score(pool: str, name: str | None, model: str | None, weights: str | None, o
 @pool_argument
 @overrides_argument
 def dedupe(pool: str, overrides: tuple[str, ...]) -> None:
-    """Find rows that show the same picture.
+    """Find rows that show the same picture, or have the same caption.
 
-    Equal bytes, and re-encoded, resized or brightened copies.
+    Equal bytes, and re-encoded, resized or brightened copies; with by=captions, captions that are equal or share most of
+    their runs of characters. A policy takes the groups that groups=NAME says.
 
     \b
     Examples:
       curate dedupe POOL
       curate dedupe POOL name=strict radius_bits=2
+      curate dedupe POOL by=captions captions.jaccard=0.8
     """
     import curate
     from curate.settings import values

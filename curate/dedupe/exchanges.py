@@ -1,7 +1,7 @@
 """What the rounds of duplicate search send each other.
 
-A picture is named by its **place**: part × 2³² + row, so that places ascend in (part, row) order. `id_high`, `id_low` are
-its sample_id, `a` to `d` the sha256 of its bytes, all as big-endian 64-bit words.
+A row is named by its **place**: part × 2³² + row, so that places ascend in (part, row) order. `id_high`, `id_low` are
+its sample_id, `a` to `d` the sha256 of the bytes of its picture, or of its normalised caption, all as big-endian 64-bit words.
 """
 
 from __future__ import annotations
@@ -28,16 +28,26 @@ def _lines(key: str, *fields: tuple[str, pa.DataType] | pa.Field, placed: bool =
     return Lines(pa.schema([pa.field(*field) if isinstance(field, tuple) else field for field in fields]), key, placed)
 
 
-PICTURES = _lines("a", *((name, pa.uint64()) for name in SHA), *_ID, ("place", pa.int64()), ("hashed", pa.bool_()), *_LOOK)
-"""Every row with an image; hash and colour grid where `hashed`."""
+PICTURES = _lines("a", *((name, pa.uint64()) for name in SHA), *_ID, ("place", pa.int64()), ("shown", pa.bool_()), *_LOOK)
+"""Every row with an image; hash and colour grid where `shown`."""
 PARTS = _lines("chunk", ("chunk", pa.int64()), ("part", pa.int64()), ("rows", pa.int64()), placed=True)
 """Every part with its number of rows, those without an image included."""
+CAPTIONS = _lines("a", *((name, pa.uint64()) for name in SHA), *_ID, ("place", pa.int64()), ("shown", pa.bool_()), ("text", pa.string()))
+"""Every row with an image and the normal form of its caption; where that is empty, the row is not `shown` and its digest is its place."""
 OF = _lines("leader", ("leader", pa.int64()), ("place", pa.int64()))
-"""Every picture, and the one of its bytes with the smallest sample_id, itself included."""
+"""Every row, and the one of its digest with the smallest sample_id, itself included."""
 LEADERS = _lines("place", ("place", pa.int64()), *_ID, ("count", pa.int64()))
-"""One picture for each sha256, and how many have these bytes."""
+"""One row for each digest, and how many have it."""
 SHOWN = _lines("hash", *_LOOK, *_ID, ("place", pa.int64()))
 """Leaders that have a perceptual hash."""
+TEXTS = _lines("place", ("place", pa.int64()), ("text", pa.string()))
+"""Leaders that have a caption."""
+BANDS = _lines("key", ("key", pa.uint64()), ("next", pa.uint16()), ("place", pa.int64()))
+"""Every distinct caption, once for each band of its signature; those that agree in a band have an equal key (see `minhash`)."""
+MET = _lines("place", ("place", pa.int64()), ("other", pa.int64()))
+"""Captions that share a band, the smaller place first; a pair stands there once for each band that it shares."""
+TOLD = _lines("place", ("place", pa.int64()), ("other", pa.int64()), ("text", pa.string()))
+"""The text of caption `other`, on its way to caption `place`."""
 NODES = _lines("hash", *_LOOK, ("place", pa.int64()))
 """Distinct (hash, grid) values that are compared with those of near hashes; `place` stands for all that show it."""
 BLOCKS = _lines("key", ("key", pa.uint64()), ("choice", pa.int32()), ("hash", pa.uint64()))
@@ -46,9 +56,11 @@ NEAR = _lines("hash", ("hash", pa.uint64()), ("near", pa.uint64()))
 """Pairs of distinct hashes within the radius, each once."""
 ASKED = _lines("hash", ("hash", pa.uint64()), ("near", pa.uint64()), ("grid", pa.binary()), ("place", pa.int64()))
 """A node of hash `near`, on its way to the nodes of hash `hash`."""
-_PAIR = (("first", pa.int64()), ("second", pa.int64()), ("distance", pa.int32()), ("exact", pa.bool_()))
+_PAIR = (("first", pa.int64()), ("second", pa.int64()), ("distance", pa.float32()), ("exact", pa.bool_()))
 PAIRS = _lines("chunk", ("chunk", pa.int64()), *_PAIR, placed=True)
-"""Merged pairs of places, `first` before `second`, on their way to the chunk of parts that `first` is in."""
+"""Merged pairs of places, `first` before `second`, on their way to the chunk of parts that `first` is in.
+
+`distance` counts bits of perceptual hashes; of captions it is 1 − Jaccard index."""
 MEMBERS = _lines("root", ("root", pa.int64()), *_ID, ("place", pa.int64()), ("count", pa.int64()))
 """Leaders with the smallest place of their component."""
 VERDICTS = _lines("leader", ("leader", pa.int64()), *_FOUND)
@@ -98,7 +110,7 @@ def chunk_of(borders: tuple[int, ...], place: Indices) -> Indices:
     return np.searchsorted(np.array(borders, np.int64), place >> 32, side="right").astype(np.int64) - 1
 
 
-def pair_lines(borders: tuple[int, ...], one: Indices, other: Indices, distance: NDArray[np.int32], exact: bool) -> dict[str, object]:
+def pair_lines(borders: tuple[int, ...], one: Indices, other: Indices, distance: NDArray[np.float32], exact: bool) -> dict[str, object]:
     """Merged pairs as `PAIRS` holds them, the earlier row first."""
     first, second = np.minimum(one, other), np.maximum(one, other)
     chunk = chunk_of(borders, first)

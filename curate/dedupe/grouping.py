@@ -1,4 +1,4 @@
-"""From pictures to groups, as rounds of a shuffle: equal bytes, equal and near looks, components, verdicts."""
+"""From pictures or captions to groups, as rounds of a shuffle: equal ones, near ones, components, verdicts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from curate.dedupe import exchanges as ex
 from curate.dedupe.candidates import compared_nodes, distinct_nodes
+from curate.dedupe.captions import near_captions
 from curate.dedupe.components import EDGES, both_ways, components, looked_up
 from curate.dedupe.exchanges import Indices
 from curate.dedupe.hamming import collisions
@@ -21,20 +22,21 @@ from curate.stage import PartTask
 
 
 def group(shuffle: Shuffle, borders: tuple[int, ...], settings: DedupeSettings) -> dict[str, float]:
-    """Groups of pictures that are connected by equal bytes or by verified perceptual matches.
+    """Groups of rows that are connected by equal bytes or captions or by verified matches.
 
-    Takes the exchange `pictures`, leaves `rows` and `pairs`; returns how many pictures, pairs and groups there are.
+    Takes the exchange `pictures` or `captions`, leaves `rows` and `pairs`; returns how many rows, pairs and groups there are.
     """
-    counters = shuffle.run(EqualBytes(borders)).counters
-    shuffle.drop("pictures")
-    if settings.perceptual:
-        found = shuffle.run(EqualLooks(borders, settings))
-        matches = near_looks(shuffle, borders, settings, found.counters)
-        counters["perceptual pairs"] = found.counters.get("perceptual pairs", 0) + matches
-        shuffle.drop("shown", "nodes")
+    labels = "edges"
+    if settings.by == "captions":
+        counters = _equal(shuffle, Equal(borders, "captions", ex.TEXTS))
+        counters["near pairs"] = near_captions(shuffle, borders, settings.captions)
+        labels = components(shuffle, "edges")
+    elif settings.perceptual:
+        counters = _equal(shuffle, Equal(borders, "pictures", ex.SHOWN))
+        counters["near pairs"] = _near_pictures(shuffle, borders, settings)
         labels = components(shuffle, "edges")
     else:
-        labels = "edges"
+        counters = _equal(shuffle, Equal(borders, "pictures", ex.SHOWN))
         shuffle.put(labels, EDGES, EDGES.schema.empty_table())
     shuffle.run(Label(labels))
     verdicts = shuffle.run(Judge())
@@ -44,39 +46,65 @@ def group(shuffle: Shuffle, borders: tuple[int, ...], settings: DedupeSettings) 
     return counters | verdicts.counters | {"largest": verdicts.most.get("largest", 0)}
 
 
+def _equal(shuffle: Shuffle, round: Equal) -> dict[str, float]:
+    counters = shuffle.run(round).counters
+    shuffle.drop(round.given)
+    return counters
+
+
+def _near_pictures(shuffle: Shuffle, borders: tuple[int, ...], settings: DedupeSettings) -> float:
+    found = shuffle.run(EqualLooks(borders, settings))
+    matches = near_looks(shuffle, borders, settings, found.counters)
+    shuffle.drop("shown", "nodes")
+    return found.counters.get("near pairs", 0) + matches
+
+
 @dataclass(frozen=True)
-class EqualBytes:
-    """Of the pictures with one sha256 the one with the smallest sample_id leads; it goes on for all of them."""
+class Equal:
+    """Of the rows with one digest the one with the smallest sample_id leads; it goes on for all of them."""
 
     borders: tuple[int, ...]
+    given: str  # exchange
+    shown: Lines  # what goes on of a leader
 
-    name = "equal bytes"
-    reads: Sequence[str] = ("pictures",)
-    emits: Mapping[str, Lines] = field(default_factory=lambda: {"of": ex.OF, "leaders": ex.LEADERS, "shown": ex.SHOWN, "pairs": ex.PAIRS})
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"equal {self.given}"
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """All rows."""
+        return (self.given,)
+
+    @property
+    def emits(self) -> Mapping[str, Lines]:
+        """Who leads whom, the leaders, and the evidence."""
+        return {"of": ex.OF, "leaders": ex.LEADERS, "shown": self.shown, "pairs": ex.PAIRS}
 
     def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
-        """One bucket of sha256 values."""
-        heads = _collapsed_bytes(given["pictures"])
+        """One bucket of digests."""
+        heads = _collapsed(given[self.given])
         if heads is None:
             return
         place = ex.integers(heads, "place")
         out.emit("leaders", heads.select(ex.LEADERS.schema.names))
-        out.emit("shown", heads.filter(heads.column("hashed")).select(ex.SHOWN.schema.names))
-        for chunk in given["pictures"].chunks():
+        out.emit("shown", heads.filter(heads.column("shown")).select(self.shown.schema.names))
+        for chunk in given[self.given].chunks():
             leader = place[_places_in(ex.words(heads, ex.SHA), ex.words(chunk, ex.SHA))]
             member = ex.integers(chunk, "place")
             copies = member != leader
-            none = np.zeros(int(copies.sum()), np.int32)
+            none = np.zeros(int(copies.sum()), np.float32)
             out.emit("of", {"leader": leader, "place": member})
             out.emit("pairs", ex.pair_lines(self.borders, leader[copies], member[copies], none, exact=True))
             out.count("rows", len(member))
             out.count("exact pairs", len(none))
 
 
-def _collapsed_bytes(pictures: Gathered) -> pa.Table | None:
-    """One line for each sha256, its leader's, with a `count`; however many pictures have it, no more than a chunk is held."""
+def _collapsed(rows: Gathered) -> pa.Table | None:
+    """One line for each digest, its leader's, with a `count`; however many rows have it, no more than a chunk is held."""
     heads: pa.Table | None = None
-    for chunk in pictures.chunks():
+    for chunk in rows.chunks():
         counted = chunk.append_column("count", pa.array(np.ones(len(chunk), np.int64)))
         both = counted if heads is None else pa.concat_tables([heads, counted]).combine_chunks()
         classes = equal_rows(ex.words(both, ex.SHA))
@@ -125,9 +153,9 @@ class EqualLooks:
         self._merge(leader[follows], member[follows], out)
 
     def _merge(self, one: Indices, other: Indices, out: Out) -> None:
-        out.emit("pairs", ex.pair_lines(self.borders, one, other, np.zeros(len(one), np.int32), exact=False))
+        out.emit("pairs", ex.pair_lines(self.borders, one, other, np.zeros(len(one), np.float32), exact=False))
         out.emit("edges", both_ways(one, other))
-        out.count("perceptual pairs", len(one))
+        out.count("near pairs", len(one))
 
 
 def _collapsed_looks(shown: Gathered) -> pa.Table | None:

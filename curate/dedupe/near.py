@@ -26,7 +26,7 @@ def near_looks(shuffle: Shuffle, borders: tuple[int, ...], settings: DedupeSetti
     shuffle.drop("near")
     found = shuffle.run(Compare(borders, settings))
     shuffle.drop("asked")
-    return int(found.counters.get("perceptual pairs", 0))
+    return int(found.counters.get("near pairs", 0))
 
 
 def near_hashes(shuffle: Shuffle, radius: int, counters: Mapping[str, float]) -> None:
@@ -128,14 +128,14 @@ class Compare:
         for chunk in given["asked"].chunks():
             wanted, asking = ex.looks(chunk)
             from_place, alone = ex.integers(chunk, "place"), np.arange(len(chunk))
-            distance = np.bitwise_count(wanted ^ np.asarray(chunk.column("near").to_numpy(), np.uint64)).astype(np.int32)
+            distance = np.bitwise_count(wanted ^ np.asarray(chunk.column("near").to_numpy(), np.uint64)).astype(np.float32)
             at, ones = np.searchsorted(hashes, wanted), np.ones(len(chunk), np.int64)
             for node, line in products(starts, sizes, alone, ones, at, alone):
                 same = same_picture(grids[node], asking[line], self.settings)
                 one, other = place[node[same]], from_place[line[same]]
                 out.emit("pairs", ex.pair_lines(self.borders, one, other, distance[line[same]], exact=False))
                 out.emit("edges", both_ways(one, other))
-                out.count("perceptual pairs", len(one))
+                out.count("near pairs", len(one))
 
 
 def _distinct(nodes: Gathered) -> Hashes:

@@ -1,4 +1,4 @@
-"""Finds the groups of rows that show the same picture and writes them, with the evidence, as two tables of a pool."""
+"""Finds the groups of rows that show or say the same and writes them, with the evidence, as two tables of a pool."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from curate import schema as schemas
 from curate.dedupe.grouping import group
-from curate.dedupe.settings import DedupeSettings
-from curate.dedupe.tables import Inputs, Read, Write, chunks, pin
+from curate.dedupe.settings import DedupeSettings, Kind
+from curate.dedupe.tables import Inputs, ReadCaptions, ReadPictures, Write, chunks, pin
+from curate.errors import UsageError
 from curate.lease import Run
 from curate.progress import Progress, Silent
 from curate.shuffle import Shuffle
@@ -29,8 +30,9 @@ class DedupeReport:
     grouped_rows: int
     largest_group: int
     exact_pairs: int
-    perceptual_pairs: int
+    near_pairs: int
     recomputed: bool
+    by: Kind = "pictures"
 
 
 def output_tables(settings: DedupeSettings) -> dict[str, pa.Schema]:
@@ -42,13 +44,14 @@ def output_tables(settings: DedupeSettings) -> dict[str, pa.Schema]:
 def dedupe(pool: Pool, run: Run, settings: DedupeSettings, crew: Crew, progress: Progress | None = None) -> DedupeReport:
     """Brings `groups_<name>` and `pairs_<name>` up to date with the pool; does nothing when they are.
 
-    `groups_` is row-aligned with `rows` in every fetched part; `pairs_` holds the merged pairs, for equal bytes those
+    `groups_` is row-aligned with `rows` in every fetched part; `pairs_` holds the merged pairs, for equal bytes or captions those
     to the member with the smallest sample_id. The work is a chain of rounds (`curate.shuffle`): it resumes where a call
-    that was interrupted stopped, and holds one bucket of pictures at a time. Raises UsageError when a table it needs is missing.
+    that was interrupted stopped, and holds one bucket of rows at a time. Raises UsageError when a table it needs is missing,
+    or the name is that of groups of another kind.
     """
-    inputs = pin(pool, f"scores_{settings.scores}" if settings.perceptual else None)
-    basis = fingerprint(identity_of("dedupe", VERSION, settings.model_dump(mode="json")), *inputs.names())
-    known = _known(pool, settings.name, inputs, basis)
+    inputs = pin(pool, f"scores_{settings.scores}" if settings.by == "pictures" and settings.perceptual else None)
+    basis = fingerprint(identity_of("dedupe", VERSION, settings.matters()), *inputs.names())
+    known = _known(pool, settings, inputs, basis)
     if known is not None:
         return known
     told, progress = f"dedupe {settings.name}", progress or Silent()
@@ -61,28 +64,34 @@ def dedupe(pool: Pool, run: Run, settings: DedupeSettings, crew: Crew, progress:
     shuffle = Shuffle(pool, f"groups_{settings.name}", basis, sum(file.rows for file in inputs.fetched.files), crew, after_round)
     found, files = _grouped(pool, shuffle, inputs, settings, basis)
     _commit(run, settings.name, files)
-    report = _report(found)
+    report = _report(found, settings.by)
     pool.write_document(f"groups_{settings.name}", {"basis": basis, **vars(report)})
     shuffle.close()
     progress.finish(told)
     return report
 
 
-def _known(pool: Pool, name: str, inputs: Inputs, basis: str) -> DedupeReport | None:
+def _known(pool: Pool, settings: DedupeSettings, inputs: Inputs, basis: str) -> DedupeReport | None:
     """What was found before, when the tables are up to date."""
+    name = settings.name
     current, told = pool.snapshot(f"groups_{name}"), pool.read_document(f"groups_{name}")
-    if told is None or sorted(current.by_part) != inputs.parts() or not all(file.basis == told["basis"] == basis for file in current.files):
+    if told is None:
         return None
-    figures = {key: int(str(value)) for key, value in told.items() if key not in ("basis", "recomputed")}
-    return DedupeReport(**figures, recomputed=False)
+    by = str(told.get("by", "pictures"))
+    if by != settings.by:
+        raise UsageError(f"groups_{name} holds groups of {by}: say name= something else for those of {settings.by}")
+    if sorted(current.by_part) != inputs.parts() or not all(file.basis == told["basis"] == basis for file in current.files):
+        return None
+    figures = {key: int(str(value)) for key, value in told.items() if key not in ("basis", "recomputed", "by")}
+    return DedupeReport(**figures, recomputed=False, by=settings.by)
 
 
 def _grouped(pool: Pool, shuffle: Shuffle, inputs: Inputs, settings: DedupeSettings, basis: str) -> tuple[dict[str, float], list[PartFile]]:
     """Counters, and the files to commit."""
     tasks, borders = chunks(inputs, str(pool.path), shuffle.buckets)
-    shuffle.run(Read(inputs.scores.table if inputs.scores else None), tasks)
+    shuffle.run(ReadCaptions() if settings.by == "captions" else ReadPictures(inputs.scores.table if inputs.scores else None), tasks)
     counters = group(shuffle, borders, settings)
-    return counters, shuffle.run(Write(f"groups_{settings.name}", basis)).files
+    return counters, shuffle.run(Write(f"groups_{settings.name}", basis, settings.by)).files
 
 
 def _commit(run: Run, name: str, files: list[PartFile]) -> None:
@@ -91,7 +100,7 @@ def _commit(run: Run, name: str, files: list[PartFile]) -> None:
         run.replace_all(table, [file for file in files if file.table == table])
 
 
-def _report(found: Mapping[str, float]) -> DedupeReport:
-    names = ("rows", "groups", "grouped rows", "largest", "exact pairs", "perceptual pairs")
-    rows, groups, grouped, largest, exact, perceptual = (int(found.get(name, 0)) for name in names)
-    return DedupeReport(rows, groups, grouped, largest, exact, perceptual, recomputed=True)
+def _report(found: Mapping[str, float], by: Kind) -> DedupeReport:
+    names = ("rows", "groups", "grouped rows", "largest", "exact pairs", "near pairs")
+    rows, groups, grouped, largest, exact, near = (int(found.get(name, 0)) for name in names)
+    return DedupeReport(rows, groups, grouped, largest, exact, near, recomputed=True, by=by)

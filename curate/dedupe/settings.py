@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
 
 from curate.settings import Settings
 
+Kind = Literal["pictures", "captions"]
+_NAMES: dict[Kind, str] = {"pictures": "pixels", "captions": "captions"}
+_OF_PICTURES = ("scores", "perceptual", "radius_bits", "chroma_tolerance", "grey_tolerance", "brightness_percent")
+
+
+class CaptionMatching(Settings):
+    """Which captions say the same.
+
+    A caption becomes the set of all runs of `characters` characters of its normal form (NFKC, lower case, every run of what is
+    neither letter, mark nor digit one space). Captions of one normal form are equal. Two others match when the Jaccard index of
+    their sets is at least `jaccard`. Candidates come from MinHash (`permutations` minima, seeded) in bands: of the pairs at the
+    threshold at least the share `recall` is compared, of those above it more. A caption without a letter or a digit is alone.
+    """
+
+    characters: int = Field(default=5, ge=1, le=64)
+    jaccard: float = Field(default=0.7, gt=0, le=1)
+    recall: float = Field(default=0.98, gt=0, lt=1)
+    permutations: int = Field(default=128, ge=1, le=1024)
+    seed: int = Field(default=0, ge=0)
+
 
 class DedupeSettings(Settings):
-    """Which rows show the same picture.
+    """Which rows show the same picture, or have the same caption; found `by` one of them, into table `groups_<name>`.
 
-    Equal bytes are always one group. Two other pictures match when their perceptual hashes (of table `scores_<scores>`)
+    By pictures: equal bytes are always one group. Two other pictures match when their perceptual hashes (of table `scores_<scores>`)
     differ in at most `radius_bits` bits *and* their colour grids agree: the hash is grey and short, so alone it merges
     recoloured and blank pictures. Grids agree when, after one gain and one offset for the whole picture within
     `brightness_percent`, no cell is off by more than `grey_tolerance` (mean of the channels, 0 to 255) or
     `chroma_tolerance` (largest difference between channels). Measured on 3,200 duplicates and 800 recoloured pictures of
     the generated corpus: duplicates stay below 3 in grey and 11 in chroma, recoloured pictures begin at 21 in chroma.
+
+    By captions: see `CaptionMatching`. The name is by default that of what is compared, pixels or captions.
     """
 
     name: str = Field(default="pixels", pattern=r"^[a-z0-9_]+$")
+    by: Kind = "pictures"
     scores: str = Field(default="base", pattern=r"^[a-z0-9_]+$")
     perceptual: bool = True
     radius_bits: int = Field(default=4, ge=0, le=16)
     chroma_tolerance: float = Field(default=16.0, gt=0)
     grey_tolerance: float = Field(default=12.0, gt=0)
     brightness_percent: float = Field(default=20.0, ge=0, le=100)
+    captions: CaptionMatching = CaptionMatching()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, said: Any) -> Any:
+        """The default name of another kind gives way to that of this one: a pool's settings hold the former."""
+        if isinstance(said, dict) and said.get("by") in _NAMES and said.get("name", "pixels") in _NAMES.values():
+            return {**said, "name": _NAMES[said["by"]]}
+        return said
+
+    def matters(self) -> dict[str, object]:
+        """What the outcome depends on: the settings without those of the other kind."""
+        return self.model_dump(mode="json", exclude={"captions"} if self.by == "pictures" else set(_OF_PICTURES))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 from curate import parquet
 from curate.dedupe import exchanges as ex
 from curate.dedupe.grouping import equal_rows, firsts, ranks
+from curate.dedupe.settings import Kind
+from curate.dedupe.shingles import normalised
 from curate.errors import SchemaError, UsageError
 from curate.shuffle import Gathered, Lines, Out
 from curate.stage import PartTask
@@ -26,7 +30,7 @@ for _digit, _character in enumerate("0123456789abcdef"):
 
 @dataclass(frozen=True)
 class Inputs:
-    """Pinned versions of the three tables that duplicate search reads; `scores` is None when only bytes are compared."""
+    """Pinned versions of the three tables that duplicate search reads; `scores` is None when only bytes or captions are compared."""
 
     rows: Snapshot
     fetched: Snapshot
@@ -63,7 +67,7 @@ def pin(pool: Pool, scores: str | None) -> Inputs:
 
 
 def chunks(inputs: Inputs, pool: str, buckets: int) -> tuple[list[PartTask], tuple[int, ...]]:
-    """Work orders for `Read`, each for neighbouring parts of about the same number of rows together; and the first part of each."""
+    """Work orders for the first round, each for neighbouring parts of about the same number of rows together; and each one's first part."""
     tasks: list[PartTask] = []
     borders: list[int] = []
     for _, parts in itertools.groupby(_numbered(inputs, buckets), lambda pair: pair[0]):
@@ -90,7 +94,7 @@ def _path(table: Snapshot, part: int) -> str:
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadPictures:
     """Reads a chunk of parts: every row with an image."""
 
     scores: str | None  # table
@@ -101,29 +105,79 @@ class Read:
 
     def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
         """Of equal bytes within the chunk, only the picture with the smallest sample_id brings its look along: no other can lead."""
-        parts = [int(name.split("/")[1]) for name in task.inputs if name.startswith("rows/")]
-        pieces = [self._part(task, part, out) for part in parts]
-        pictures = pa.concat_tables([ex.PICTURES.schema.empty_table(), *pieces]).combine_chunks()
-        leads = np.zeros(len(pictures), np.bool_)
-        leads[firsts(equal_rows(ex.words(pictures, ex.SHA)), ranks(ex.words(pictures, ex.ID)))] = True
-        hashed = pc.and_(pictures.column("hashed"), pa.array(leads))
-        grid = pc.if_else(hashed, pictures.column("grid"), pa.scalar(None, pa.binary()))
-        names = pictures.schema.names
-        out.emit("pictures", pictures.set_column(names.index("hashed"), "hashed", hashed).set_column(names.index("grid"), "grid", grid))
+        out.emit("pictures", _led([self._part(task, part, out) for part in _parts(task)], ex.PICTURES, "grid"))
 
     def _part(self, task: PartTask, part: int, out: Out) -> pa.Table:
-        rows = read_table(task.inputs[f"rows/{part}"], ("row", "sample_id"))
-        fetched = read_table(task.inputs[f"fetched/{part}"], ("row", "reason", "sha256"))
+        rows, fetched = _aligned(task, part, ("row", "sample_id"), ("row", "reason", "sha256"), out)
         scores = read_table(task.inputs[f"{self.scores}/{part}"], ("row", "phash", "colour_grid")) if self.scores else None
-        for table in (fetched, scores):
-            if table is not None and not table.column("row").equals(rows.column("row")):
-                raise SchemaError(f"part {part}: the rows of two tables do not line up: run  curate verify")
-        out.emit("parts", {"chunk": np.array([task.part]), "part": np.array([part]), "rows": np.array([rows.num_rows])})
-        shown = pa.array(np.flatnonzero(pc.is_null(fetched.column("reason")).to_numpy(zero_copy_only=False)))
-        place = (part << 32) + rows.column("row").to_numpy().astype(np.int64)
-        sha, ids = _words(fetched.column("sha256").take(shown), 4), _words(rows.column("sample_id").take(shown), 2)
-        columns = {**dict(zip(ex.SHA, sha.T, strict=True)), **dict(zip(ex.ID, ids.T, strict=True)), "place": place[shown.to_numpy()]}
-        return pa.table({**columns, **_looks(scores, shown)}, ex.PICTURES.schema)
+        if scores is not None:
+            _line_up(part, rows, scores)
+        shown = _with_image(fetched)
+        sha = _words(fetched.column("sha256").take(shown), 4)
+        return pa.table({**dict(zip(ex.SHA, sha.T, strict=True)), **_names(part, rows, shown), **_looks(scores, shown)}, ex.PICTURES.schema)
+
+
+@dataclass(frozen=True)
+class ReadCaptions:
+    """Reads a chunk of parts: the normal form of the caption of every row with an image."""
+
+    name = "captions"
+    reads: Sequence[str] = ()
+    emits: Mapping[str, Lines] = field(default_factory=lambda: {"captions": ex.CAPTIONS, "parts": ex.PARTS})
+
+    def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
+        """Of equal captions within the chunk, only that of the smallest sample_id comes along."""
+        out.emit("captions", _led([self._part(task, part, out) for part in _parts(task)], ex.CAPTIONS, "text"))
+
+    def _part(self, task: PartTask, part: int, out: Out) -> pa.Table:
+        rows, fetched = _aligned(task, part, ("row", "sample_id", "caption"), ("row", "reason"), out)
+        shown = _with_image(fetched)
+        names, text = _names(part, rows, shown), normalised(rows.column("caption").take(shown).combine_chunks())
+        says = pc.not_equal(text, "")
+        digests = np.frombuffer(b"".join(hashlib.sha256(one.encode()).digest() for one in text.to_pylist()), ">u8").reshape(-1, 4)
+        alone = np.flatnonzero(~says.to_numpy(zero_copy_only=False))
+        digests = digests.astype(np.uint64)
+        digests[alone] = 0
+        digests[alone, 0] = names["place"][alone]
+        return pa.table({**dict(zip(ex.SHA, digests.T, strict=True)), **names, "shown": says, "text": text}, ex.CAPTIONS.schema)
+
+
+def _parts(task: PartTask) -> list[int]:
+    return [int(name.split("/")[1]) for name in task.inputs if name.startswith("rows/")]
+
+
+def _aligned(task: PartTask, part: int, of_rows: Sequence[str], of_fetched: Sequence[str], out: Out) -> tuple[pa.Table, pa.Table]:
+    """Columns of the part's two tables; also tells how many rows it has."""
+    rows, fetched = read_table(task.inputs[f"rows/{part}"], of_rows), read_table(task.inputs[f"fetched/{part}"], of_fetched)
+    _line_up(part, rows, fetched)
+    out.emit("parts", {"chunk": np.array([task.part]), "part": np.array([part]), "rows": np.array([rows.num_rows])})
+    return rows, fetched
+
+
+def _line_up(part: int, rows: pa.Table, table: pa.Table) -> None:
+    if not table.column("row").equals(rows.column("row")):
+        raise SchemaError(f"part {part}: the rows of two tables do not line up: run  curate verify")
+
+
+def _with_image(fetched: pa.Table) -> pa.Array:
+    return pa.array(np.flatnonzero(pc.is_null(fetched.column("reason")).to_numpy(zero_copy_only=False)))
+
+
+def _names(part: int, rows: pa.Table, shown: pa.Array) -> dict[str, NDArray[Any]]:
+    """Place and sample_id of some rows."""
+    place = (part << 32) + rows.column("row").to_numpy().astype(np.int64)
+    ids = _words(rows.column("sample_id").take(shown), 2)
+    return {**dict(zip(ex.ID, ids.T, strict=True)), "place": place[shown.to_numpy()]}
+
+
+def _led(pieces: Sequence[pa.Table], lines: Lines, look: str) -> pa.Table:
+    """All of them; of equal digests only the leader keeps what it shows."""
+    whole = pa.concat_tables([lines.schema.empty_table(), *pieces]).combine_chunks()
+    leads = np.zeros(len(whole), np.bool_)
+    leads[firsts(equal_rows(ex.words(whole, ex.SHA)), ranks(ex.words(whole, ex.ID)))] = True
+    shown, names = pc.and_(whole.column("shown"), pa.array(leads)), whole.schema.names
+    seen = pc.if_else(shown, whole.column(look), pa.scalar(None, lines.schema.field(look).type))
+    return whole.set_column(names.index("shown"), "shown", shown).set_column(names.index(look), look, seen)
 
 
 def read_table(path: str, columns: Sequence[str]) -> pa.Table:
@@ -135,11 +189,11 @@ def _looks(scores: pa.Table | None, shown: pa.Array) -> dict[str, object]:
     """Hash and grid of the rows that have both; a failed decode has neither."""
     if scores is None:
         none = len(shown)
-        return {"hashed": np.zeros(none, np.bool_), "hash": np.zeros(none, np.uint64), "grid": pa.nulls(none, pa.binary())}
+        return {"shown": np.zeros(none, np.bool_), "hash": np.zeros(none, np.uint64), "grid": pa.nulls(none, pa.binary())}
     chosen = scores.take(shown)
     hashed = pc.and_(pc.is_valid(chosen.column("phash")), pc.is_valid(chosen.column("colour_grid"))).combine_chunks()
     hashes = pc.fill_null(chosen.column("phash"), 0).to_numpy().astype(np.int64).view(np.uint64)
-    return {"hashed": hashed, "hash": hashes, "grid": chosen.column("colour_grid").combine_chunks()}
+    return {"shown": hashed, "hash": hashes, "grid": chosen.column("colour_grid").combine_chunks()}
 
 
 def _words(column: pa.ChunkedArray, words: int) -> NDArray[np.uint64]:
@@ -154,6 +208,9 @@ def _words(column: pa.ChunkedArray, words: int) -> NDArray[np.uint64]:
 
 # -- writing
 
+_WORDS = {"pictures": ("exact", "perceptual"), "captions": ("same_caption", "near_caption")}
+"""Column `match`, by what was compared: of equal ones, and of near ones."""
+
 
 @dataclass(frozen=True)
 class Write:
@@ -161,6 +218,7 @@ class Write:
 
     table: str  # groups_<name>; its pairs go to pairs_<name>
     basis: str
+    by: Kind
 
     name = "tables"
     reads: Sequence[str] = ("parts", "rows", "pairs")
@@ -173,17 +231,17 @@ class Write:
         place = ex.integers(rows, "place")
         for part, count in zip(*(ex.integers(given["parts"].table("part"), name).tolist() for name in ("part", "rows")), strict=True):
             low, high = np.searchsorted(place, [part << 32, (part + 1) << 32])
-            out.commit(pool.write_part(self.table, part, _group_rows(rows.slice(low, high - low), count), self.basis))
+            out.commit(pool.write_part(self.table, part, _group_rows(rows.slice(low, high - low), count, self.by), self.basis))
         table = self.table.replace("groups_", "pairs_", 1)
         for chunk in given["pairs"].chunks():
             pairs = chunk.sort_by([("first", "ascending"), ("second", "ascending")])
             first = ex.integers(pairs, "first") >> 32
             for part in np.unique(first).tolist():
                 low, high = np.searchsorted(first, [part, part + 1])
-                out.commit(pool.write_part(table, part, _pair_rows(pairs.slice(low, high - low)), self.basis))
+                out.commit(pool.write_part(table, part, _pair_rows(pairs.slice(low, high - low), self.by), self.basis))
 
 
-def _group_rows(found: pa.Table, count: int) -> pa.Table:
+def _group_rows(found: pa.Table, count: int, by: Kind) -> pa.Table:
     """One line for each row of a part; those without an image are empty."""
     rows = ex.integers(found, "place") & 0xFFFFFFFF
     sizes = ex.integers(found, "size")
@@ -192,20 +250,22 @@ def _group_rows(found: pa.Table, count: int) -> pa.Table:
     alone = sizes == 1
     group_id[rows] = [None if single else f"{high:016x}{low:016x}" for single, (high, low) in zip(alone.tolist(), ids, strict=True)]
     size[rows] = sizes
-    words = np.array(["perceptual", "exact"], object)[np.asarray(found.column("exact").to_numpy(), np.int64)]
+    words = np.array(_WORDS[by][::-1], object)[np.asarray(found.column("exact").to_numpy(), np.int64)]
     words[alone] = None
     match[rows] = words
     data = {"row": pa.array(range(count), pa.int32()), "group_id": pa.array(group_id, pa.string())}
     return pa.table(data | {"group_size": pa.array(size.tolist(), pa.int32()), "match": pa.array(match, pa.string())})
 
 
-def _pair_rows(pairs: pa.Table) -> pa.Table:
+def _pair_rows(pairs: pa.Table, by: Kind) -> pa.Table:
     first, second = ex.integers(pairs, "first"), ex.integers(pairs, "second")
+    distance = np.asarray(pairs.column("distance").to_numpy())
+    equal, near = _WORDS[by]
     data = {
         "row": (first & 0xFFFFFFFF).astype(np.int32),
         "other_part": (second >> 32).astype(np.int32),
         "other_row": (second & 0xFFFFFFFF).astype(np.int32),
-        "match": np.where(np.asarray(pairs.column("exact").to_numpy()), "exact", "perceptual"),
-        "distance": np.asarray(pairs.column("distance").to_numpy()),
+        "match": np.where(np.asarray(pairs.column("exact").to_numpy()), equal, near),
+        **({"distance": distance.astype(np.int32)} if by == "pictures" else {"similarity": 1 - distance}),
     }
     return pa.table({key: pa.array(value) for key, value in data.items()})

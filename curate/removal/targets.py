@@ -164,7 +164,7 @@ def _add(connection: duckdb.DuckDBPyConnection, rows: str) -> int:
 
 
 def _grouped(pool: Pool) -> list[str]:
-    return [f"SELECT part, row, '{name}/' || group_id AS picture FROM {quoted(name)} WHERE group_id IS NOT NULL"
+    return [f"SELECT part, row, '{name}/' || group_id AS picture FROM {quoted(name)} WHERE match IN ('exact', 'perceptual')"
             for name in pool.tables() if name.startswith("groups_")]  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def _lines(pictures: Pictures) -> pa.Table:
         name: pictures.sample_id[:, at] for at, name in enumerate(ex.ID)
     }
     place = _place(np.arange(count))
-    return pa.table({**columns, "place": place, "hashed": hashed, "hash": hashes, "grid": pa.array(grids, pa.binary())}, ex.PICTURES.schema)
+    return pa.table({**columns, "place": place, "shown": hashed, "hash": hashes, "grid": pa.array(grids, pa.binary())}, ex.PICTURES.schema)
 
 
 def _place(index: np.ndarray) -> np.ndarray:

@@ -85,7 +85,7 @@ def test_other_settings_replace_the_whole_table(pool: Pool) -> None:
     run(pool)
     report = run(pool, DedupeSettings(perceptual=False))
     assert report.recomputed
-    assert report.perceptual_pairs == 0
+    assert report.near_pairs == 0
     assert pool.snapshot("groups_pixels").read().column("group_size").to_pylist() == [2, None, 2, 1, None, 1, 2, 2, 1]
     assert pool.snapshot("pairs_pixels").read().num_rows == 2
 

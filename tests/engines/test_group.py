@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from curate.dedupe import DedupeSettings, dedupe, output_tables
 from curate.dedupe.components import EDGES, both_ways, components
 from curate.engines.base import EngineSettings
 from curate.errors import PartsFailed
+from curate.lease import claim
 from curate.run import crew
 from curate.shuffle import Gathered, Lines, Out, Shuffle
 from curate.stage import Crew, PartReport, PartTask, Phase
 from curate.store import Pool
+from tests.dedupe.arrays import inline
 from tests.dedupe.graphs import graph, smallest
 from tests.engines.conftest import Made
+from tests.score.pools import Row, jpeg, make_pool, noise
 
 WORDS = Lines(pa.schema([("key", pa.int64()), ("word", pa.string())]), "key")
 COUNTS = Lines(pa.schema([("key", pa.int64()), ("count", pa.int64()), ("digest", pa.string())]), "key")
@@ -127,3 +132,20 @@ def test_components_of_ten_million_pairs_in_bounded_memory(pool: Pool, engine: M
     peak = check_components(pool, engine(bucket_rows=1 << 19), *graph(10_000_000, 1_000_000, 4_000_000))
     print(f"largest task: {peak / 2**20:.0f} MiB")
     assert peak < 1 << 30
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_every_engine_finds_the_same_captions(tmp_path: Path, engine: Made) -> None:
+    random, picture = np.random.default_rng(0), jpeg(noise(0))
+    words = [f"word{number}" for number in range(200)]
+    said = [" ".join(random.choice(words, 12)) for _ in range(60)]
+    said += [f"{caption} {random.choice(words)}" for caption in said]
+    pool = make_pool(tmp_path / "pool", [[Row(caption, picture) for caption in said[at::5]] for at in range(5)])
+    for name, with_crew in (("alone", Crew(inline, len(said))), ("engine", crew(engine(bucket_rows=40)))):
+        settings = DedupeSettings(by="captions", name=name)
+        with claim(pool, output_tables(settings)) as writer:
+            assert dedupe(pool, writer, settings, with_crew).groups > 40
+    for table in ("groups", "pairs"):
+        alone, found = (pool.snapshot(f"{table}_{name}").read().drop_columns("basis") for name in ("alone", "engine"))
+        assert found == alone
