@@ -2,108 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from curate.fetch.rows import Done, Record
+import pyarrow as pa
+
+from curate.fetch.rows import Asked, Done, Record
 from curate.fetch.settings import FetchSettings
 from curate.fetch.standing import Elsewhere, standing
-from curate.fetch.wish import EMPTY, read_wishes, wish_columns
+from curate.fetch.wish import EMPTY, Wish, read_wishes, wish_columns
 from curate.parquet import read_columns, read_schema, read_table
 from curate.stage import WORKER_CRASHED, PartTask
 from curate.store import Pool
 from curate.suppress import REASON as WITHDRAWN
 from curate.suppress import Suppression
 
-_ROW_COLUMNS = ("row", "sample_id", "url_id", "url", "caption", "reason", "earlier_parts")
+_KEPT = ["row", "sample_id", "url", "caption"]
+_ROW_COLUMNS = (*_KEPT, "url_id", "reason", "earlier_parts")
 
 
 @dataclass
 class Part:
-    """Rows of a part, and for each where its outcome comes from: a reason to skip, an earlier record, or a request."""
+    """Rows of a part, and for each where its outcome comes from: a reason to skip, an earlier record, or a request.
 
-    rows: list[dict[str, Any]]
+    Several parts wait at once, with all their rows: what is kept of a row stays in Arrow.
+    """
+
+    rows: pa.Table  # row, sample_id, url, caption
+    wishes: dict[int, Wish]  # where the list says something of the file
     skips: list[str | None]
     earlier: dict[int, Record]
-    owners: dict[str, int]  # what is asked for -> index of the row in whose name it is requested
+    owners: Sequence[int]  # rows in whose names something is requested
+    numbers: Sequence[int]  # for each row which of these requests is its own as well; -1 for none
     done: Done = field(default_factory=Done)  # outcomes of the owners' requests, in their order
 
     def sources(self) -> list[int | Record]:
         """For each row what `done.column` takes its columns of `fetched` from."""
-        numbers = {asked: number for number, asked in enumerate(self.owners)}
-        return [self._source(index, row, numbers) for index, row in enumerate(self.rows)]
+        return [self._source(index, skip) for index, skip in enumerate(self.skips)]
 
-    def _source(self, index: int, row: dict[str, Any], numbers: Mapping[str, int]) -> int | Record:
-        if self.skips[index] is not None:
-            return {"reason": self.skips[index]}
-        return self.earlier[index] if index in self.earlier else numbers[_asked(row)]
+    def _source(self, index: int, skip: str | None) -> int | Record:
+        if skip is not None:
+            return {"reason": skip}
+        return self.earlier[index] if index in self.earlier else self.numbers[index]
 
     def telemetry_sources(self, before: Sequence[Record]) -> list[int | Record]:
         """The same for telemetry: rows that were not requested themselves keep their line of `before`."""
-        numbers = {index: number for number, index in enumerate(self.owners.values())}
+        numbers = {index: number for number, index in enumerate(self.owners)}
         return [numbers.get(index, line) for index, line in enumerate(before)]
+
+    def asked(self, size: int) -> Iterator[list[Asked]]:
+        """What is to be requested, in batches of `size`."""
+        for start in range(0, len(self.owners), size):
+            indices = self.owners[start : start + size]
+            urls = self.rows["url"].take(pa.array(indices)).to_pylist()
+            yield [(url, None, self.wishes.get(index, EMPTY)) for url, index in zip(urls, indices, strict=True)]
+
+    def sample(self, index: int) -> tuple[str, str]:
+        """sample_id and caption of a row."""
+        return str(self.rows["sample_id"][index]), str(self.rows["caption"][index].as_py() or "")
 
 
 def plan_part(task: PartTask, pool: Pool, settings: FetchSettings, elsewhere: Elsewhere, suppression: Suppression) -> Part:
     """Reads the part's rows and finds out what must be asked."""
-    rows = _rows(task.inputs["rows"], settings)
-    skips = _skips(rows, task.inputs.get("decisions_prefilter"))
-    for index, row in enumerate(rows):
-        if suppression.holds(row["sample_id"], row["url_id"]):
-            skips[index] = row["reason"] or WITHDRAWN
-    earlier = standing(task, [str(row["url_id"]) for row in rows], skips)
-    known = {_asked(rows[index]): record for index, record in reversed(earlier.items())}
-    unknown = [index for index in range(len(rows)) if skips[index] is None and index not in earlier]
-    for index in unknown:
-        if rows[index]["row"] in task.without:
+    table = read_columns(task.inputs["rows"], _ROW_COLUMNS).combine_chunks()
+    wishes = _wishes(task.inputs["rows"], settings)
+    url_ids = table["url_id"].to_pylist()
+    asked = [f"{url_id} {wishes[index]}" if index in wishes else url_id for index, url_id in enumerate(url_ids)]
+    skips = _skips(table, task.inputs.get("decisions_prefilter"), suppression)
+    earlier = standing(task, url_ids, skips)
+    known = {asked[index]: record for index, record in reversed(earlier.items())}
+    for index, row in enumerate(table["row"].to_pylist()):
+        if row in task.without and skips[index] is None and index not in earlier:
             skips[index] = WORKER_CRASHED
-    unknown = [index for index in unknown if skips[index] is None]
-    known = _of_earlier_lists(pool, elsewhere, [rows[index] for index in unknown if _asked(rows[index]) not in known]) | known
-    owners: dict[str, int] = {}
+    unknown = [index for index in range(len(asked)) if skips[index] is None and index not in earlier]
+    new = [index for index in unknown if asked[index] not in known and index not in wishes]
+    known = _of_earlier_lists(pool, elsewhere, table, new) | known
+    requests: dict[str, int] = {}
+    owners, numbers = array("q"), array("q", [-1]) * len(asked)
     for index in unknown:
-        asked = _asked(rows[index])
-        if asked in known:
-            earlier[index] = known[asked]
-        else:
-            owners.setdefault(asked, index)
-    return Part(rows, skips, earlier, owners)
+        if asked[index] in known:
+            earlier[index] = known[asked[index]]
+            continue
+        number = requests.setdefault(asked[index], len(owners))
+        if number == len(owners):
+            owners.append(index)
+        numbers[index] = number
+    return Part(table.select(_KEPT), wishes, skips, earlier, owners, numbers)
 
 
-def _of_earlier_lists(pool: Pool, elsewhere: Elsewhere, rows: list[dict[str, Any]]) -> dict[str, Record]:
+def _of_earlier_lists(pool: Pool, elsewhere: Elsewhere, table: pa.Table, new: Sequence[int]) -> dict[str, Record]:
     """Records of the same URLs in parts of earlier lists; what a list promises of a file has to be checked by a request."""
-    wanted = {str(row["url_id"]): row["earlier_parts"] for row in rows if row.get("earlier_parts") and not row.get("wish")}
-    return elsewhere.records(pool, wanted)
+    if "earlier_parts" not in table.schema.names:
+        return {}
+    some = table.select(["url_id", "earlier_parts"]).take(pa.array(new, pa.int64()))
+    found = zip(some["url_id"].to_pylist(), some["earlier_parts"].to_pylist(), strict=True)
+    return elsewhere.records(pool, {url_id: parts for url_id, parts in found if parts})
 
 
-def _rows(path: str, settings: FetchSettings) -> list[dict[str, Any]]:
-    """Lines of the part's rows, each with what the list says about the file: `wish`."""
-    rows: list[dict[str, Any]] = read_columns(path, _ROW_COLUMNS).to_pylist()
+def _wishes(path: str, settings: FetchSettings) -> dict[int, Wish]:
+    """What the list says about the files, by row; nothing for most."""
     wanted = wish_columns(read_schema(path).names, settings.blur_column, settings.verify_hash)
     if not wanted:
-        return rows
-    wishes = read_wishes(read_table(path, list(wanted.values())), wanted)
-    for row, wish in zip(rows, wishes, strict=True):
-        if wish is not EMPTY:
-            row["wish"] = wish
-    return rows
+        return {}
+    found = enumerate(read_wishes(read_table(path, list(wanted.values())), wanted))
+    return {index: wish for index, wish in found if wish is not EMPTY}
 
 
-def _asked(row: Mapping[str, Any]) -> str:
-    """Rows share one request when they share the URL and the list says the same about what is there."""
-    wish = row.get("wish")
-    return f"{row['url_id']} {wish}" if wish else str(row["url_id"])
+def _skips(table: pa.Table, prefilter: str | None, suppression: Suppression) -> list[str | None]:
+    """Why each row is not requested: its own reason first, then the prefilter's; what was taken down in any case."""
+    own: list[str | None] = table["reason"].to_pylist()
+    refused = {} if prefilter is None else _refused(prefilter)
+    skips = [reason or refused.get(row) for reason, row in zip(own, table["row"].to_pylist(), strict=True)]
+    if suppression:
+        barred = suppression.rows(table["sample_id"].to_pylist(), table["url_id"].to_pylist())
+        for index in barred.nonzero()[0].tolist():
+            skips[index] = own[index] or WITHDRAWN
+    return skips
 
 
-def _skips(rows: list[dict[str, Any]], prefilter: str | None) -> list[str | None]:
-    """Why each row is not requested: its own reason first, then the prefilter's."""
-    own = [None if row["reason"] is None else str(row["reason"]) for row in rows]
-    if prefilter is None:
-        return own
+def _refused(prefilter: str) -> dict[int, str]:
+    """The prefilter's reasons by row."""
     decisions = read_table(prefilter, ["row", "keep", "reason"])
-    refused = {
-        row: reason or "prefilter"
-        for row, keep, reason in zip(*(decisions.column(name).to_pylist() for name in ("row", "keep", "reason")), strict=True)
-        if reason or keep is False
-    }
-    return [reason or refused.get(row["row"]) for reason, row in zip(own, rows, strict=True)]
+    columns = (decisions.column(name).to_pylist() for name in ("row", "keep", "reason"))
+    return {row: reason or "prefilter" for row, keep, reason in zip(*columns, strict=True) if reason or keep is False}

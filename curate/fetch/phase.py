@@ -23,7 +23,6 @@ from curate.fetch.rows import RESULT_COLUMNS, TAR_COLUMNS, TELEMETRY_COLUMNS, As
 from curate.fetch.settings import FetchSettings
 from curate.fetch.stage import FetchStage
 from curate.fetch.standing import TELEMETRY, UNASKED, Elsewhere, chosen, kept_telemetry, telemetry_basis
-from curate.fetch.wish import EMPTY
 from curate.media.tar import TarWriter
 from curate.media.text import remove_controls
 from curate.stage import WORKER_CRASHED, Again, PartReport, PartTask, Resources
@@ -163,10 +162,10 @@ def _request(part: Part, pool: Pool, number: int, fetch: FetchRows, batches: Ite
     temporary = pool.temporary(".tar")
     try:
         with TarWriter(temporary) as tar:
-            for index, (columns, image) in zip(part.owners.values(), fetch(batches), strict=True):
+            for index, (columns, image) in zip(part.owners, fetch(batches), strict=True):
                 if suppression.holds_bytes(columns.get("sha256"), columns.get("image_sha256")):
                     columns, image = _withheld(columns), None  # before it touches the disk
-                part.done.add(columns if image is None else columns | _store(tar, part.rows[index], columns, image))
+                part.done.add(columns if image is None else columns | _store(tar, *part.sample(index), columns, image))
             empty = not tar.size_bytes
         if not empty:
             part.done.name_tar(pool.publish(temporary, "tars", f"{number:05d}"))
@@ -176,9 +175,7 @@ def _request(part: Part, pool: Pool, number: int, fetch: FetchRows, batches: Ite
 
 def _batches(part: Part, batch_rows: int, begun: Callable[[], None]) -> Iterator[list[Asked]]:
     """What is to be requested; `begun` is called when all of it has been taken."""
-    owners = [part.rows[index] for index in part.owners.values()]
-    for start in range(0, len(owners), batch_rows):
-        yield [(row["url"], None, row.get("wish", EMPTY)) for row in owners[start : start + batch_rows]]
+    yield from part.asked(batch_rows)
     begun()
 
 
@@ -188,10 +185,10 @@ def _withheld(columns: Record) -> dict[str, object]:
     return {**{name: columns[name] for name in kept if name in columns}, "reason": WITHDRAWN}
 
 
-def _store(tar: TarWriter, row: Record, columns: Record, image: bytes) -> dict[str, object]:
+def _store(tar: TarWriter, name: str, caption: str, columns: Record, image: bytes) -> dict[str, object]:
     """Image and caption as neighbours, named by the sample, as WebDataset readers want them."""
-    offset = tar.add(f"{row['sample_id']}.{columns['format']}", image)
-    tar.add(f"{row['sample_id']}.txt", remove_controls(str(row["caption"] or "")).encode())
+    offset = tar.add(f"{name}.{columns['format']}", image)
+    tar.add(f"{name}.txt", remove_controls(caption).encode())
     return {"tar_offset": offset, "tar_size": len(image)}
 
 
@@ -200,12 +197,12 @@ def _store(tar: TarWriter, row: Record, columns: Record, image: bytes) -> dict[s
 
 def _table(part: Part, names: Iterable[str], sources: Sequence[int | Record]) -> pa.Table:
     columns = {name: part.done.column(name, sources) for name in names}
-    return pa.table({"row": pa.array([row["row"] for row in part.rows], pa.int32()), **columns})
+    return pa.table({"row": part.rows["row"].cast(pa.int32()), **columns})
 
 
 def _telemetry(part: Part, kept: list[Record]) -> pa.Table:
     """One line per row; rows that were not requested themselves keep their line of an earlier pass, or have zero attempts."""
-    before = kept if len(kept) == len(part.rows) else [UNASKED] * len(part.rows)
+    before = kept if len(kept) == part.rows.num_rows else [UNASKED] * part.rows.num_rows
     lines = _table(part, TELEMETRY_COLUMNS, part.telemetry_sources(before))
     return lines.append_column("phase", pa.repeat(pa.scalar("fetch"), len(before)))
 

@@ -12,6 +12,7 @@ import asyncio
 import concurrent.futures
 import datetime
 import os
+import pickle
 import queue
 import resource
 import socket
@@ -28,14 +29,15 @@ from curate.fetch.buffer import ByteBudget, Spill
 from curate.fetch.client import Client, RunFacts, connect
 from curate.fetch.decoder import Decoder
 from curate.fetch.exchange import Answer
-from curate.fetch.rows import Asked, Fetched, FetchRows, added, as_compute, needed
+from curate.fetch.rows import RESULT_COLUMNS, TELEMETRY_COLUMNS, Asked, Fetched, FetchRows, added, as_compute, needed
 from curate.fetch.settings import FetchSettings
 from curate.fetch.wish import Wish
 from curate.media.url import redacted
 from curate.stage import Compute, Resources, identity_of
 
-_Result = tuple[dict[str, object], bytes | int | None]
-"""A row's columns, and the image to store, or where it waits in a Spill."""
+_Result = tuple[bytes, bytes | int | None]
+"""A row's columns as one piece of memory (see `_packed`), and the image to store, or where it waits in a Spill."""
+_COLUMNS = (*RESULT_COLUMNS, *TELEMETRY_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -196,8 +198,8 @@ class _Engine:
         """Waits for a batch. Raises what went wrong in it."""
         results = batch.results.result()
         self._loop.call_soon_threadsafe(self._fetcher.collected, _held_bytes(results))
-        for columns, image in results:
-            yield columns, spill.get(image) if isinstance(image, int) else image
+        for packed, image in results:
+            yield _unpacked(packed), spill.get(image) if isinstance(image, int) else image
 
     def close(self) -> None:
         """Cancels what is under way and ends threads and connections."""
@@ -271,17 +273,17 @@ class _Fetcher:
 
     async def _row(self, url: str, skip: str | None, wish: Wish, spill: Spill) -> _Result:
         if skip is not None:
-            return {"reason": skip}, None
+            return _packed({"reason": skip}), None
         answer = await self._client.get(url)
         columns = self._described(answer)
         if answer.body is None:
-            return columns, None
+            return _packed(columns), None
         try:
             found, image = await self._decoder.outcome(answer.body, wish)
         finally:
             self._client.release(answer)
         columns.update(found)
-        return columns, image if image is None else self._held(image, spill)
+        return _packed(columns), image if image is None else self._held(image, spill)
 
     def _held(self, image: bytes, spill: Spill) -> bytes | int:
         if self._held_bytes >= self._settings.buffer_bytes // 4:
@@ -304,6 +306,15 @@ class _Fetcher:
         if answer.opt_out:
             columns |= {"signal": answer.opt_out.signal, "signal_value": answer.opt_out.value}
         return columns
+
+
+def _packed(columns: dict[str, object]) -> bytes:
+    """Behind a slow host thousands of finished rows wait: as objects they would take five times the memory."""
+    return pickle.dumps([columns.get(name) for name in _COLUMNS], pickle.HIGHEST_PROTOCOL)
+
+
+def _unpacked(packed: bytes) -> dict[str, object]:
+    return dict(zip(_COLUMNS, pickle.loads(packed), strict=True))
 
 
 def _held_bytes(results: Iterable[_Result]) -> int:

@@ -90,7 +90,7 @@ class Transfer:
     reason: str | None = None
     error: OSError | None = None
     held_bytes: int = 0
-    future: asyncio.Future[Transfer] | None = None
+    future: asyncio.Future[None] | None = None
 
     def __post_init__(self) -> None:
         self._chunks: list[bytes] = []
@@ -104,3 +104,16 @@ class Transfer:
         self._watched = (0.0, 0)  # since when, and from which size on, the rate of the body is being judged
         self._wire_bytes: int | None = None  # of its connection, at the first look at the body, without the body's own
         self._bug: Exception | None = None
+
+    def forget(self) -> None:
+        """Drops what leads back to whoever asked: a circle would keep the body until the garbage collector comes by."""
+        self.future = None
+        self.judge, self.announce = _judge_nothing, _announce_nothing
+
+
+def _judge_nothing(head: Head) -> int | None:
+    return None
+
+
+def _announce_nothing(what: str) -> None:
+    return None

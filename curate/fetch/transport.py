@@ -56,6 +56,7 @@ class Transport:
         self._timer: asyncio.TimerHandle | None = None
         self._registered: dict[int, int] = {}
         self._descriptors: dict[int, int] = {}  # of connections, by their local port
+        self._ports: dict[int, int] = {}  # the other way round
         self._active: dict[pycurl.Curl, Transfer] = {}
         self._idle: list[pycurl.Curl] = []
         self._paused: deque[pycurl.Curl] = deque()
@@ -75,12 +76,15 @@ class Transport:
         self._active[curl] = transfer
         self._multi.add_handle(curl)
         try:
-            return await transfer.future
+            await transfer.future
+            return transfer
         except asyncio.CancelledError:
             if self._active.get(curl) is transfer:
                 self._end(curl, pycurl.E_ABORTED_BY_CALLBACK, "")
             self.release(transfer)
             raise
+        finally:
+            transfer.forget()
 
     def release(self, transfer: Transfer) -> None:
         """Gives back the body's share of the byte budget; may be called again."""
@@ -131,11 +135,18 @@ class Transport:
             self._epoll.modify(descriptor, mask)
         else:
             self._registered[descriptor] = mask
-            self._descriptors[_local_port(descriptor)] = descriptor
+            self._note_port(descriptor)
             try:
                 self._epoll.register(descriptor, mask)
             except FileExistsError:  # closed and opened again under the same number
                 self._epoll.modify(descriptor, mask)
+
+    def _note_port(self, descriptor: int) -> None:
+        """Where the connection is found again; what the descriptor led to before is gone."""
+        port, before = _local_port(descriptor), self._ports.get(descriptor)
+        if before is not None and self._descriptors.get(before) == descriptor:
+            del self._descriptors[before]
+        self._ports[descriptor], self._descriptors[port] = port, descriptor
 
     def _new_handle(self) -> pycurl.Curl:
         curl, said = pycurl.Curl(), self._settings
@@ -154,7 +165,16 @@ class Transport:
             curl.setopt(pycurl.CAINFO, self._authorities)
         if not said.kept_connections:
             curl.setopt(pycurl.FORBID_REUSE, 1)
+        self._listen(curl)
         return curl
+
+    def _listen(self, curl: pycurl.Curl) -> None:
+        """What libcurl tells of a handle goes to the transfer that it is doing then; an idle one keeps no body alive."""
+        active = self._active
+        curl.setopt(pycurl.HEADERFUNCTION, lambda line: self._on_header(active[curl], line))
+        curl.setopt(pycurl.WRITEFUNCTION, lambda data: self._on_body(curl, active[curl], data))
+        curl.setopt(pycurl.OPENSOCKETFUNCTION, lambda purpose, address: self._socket(active[curl], address))
+        curl.setopt(pycurl.PREREQFUNCTION, lambda theirs, ours, their_port, port: self._on_request(active[curl], port))
 
     def _prepare(self, curl: pycurl.Curl, transfer: Transfer) -> None:
         transfer._is_tunnelled = not (self._settings.proxy and transfer.url.startswith("https:"))
@@ -162,10 +182,6 @@ class Transport:
         curl.setopt(pycurl.TIMEOUT_MS, max(1, int(transfer.seconds * 1000)))
         curl.setopt(pycurl.RESOLVE, list(transfer.pins))
         curl.setopt(pycurl.FRESH_CONNECT, transfer._is_again)
-        curl.setopt(pycurl.HEADERFUNCTION, lambda line: self._on_header(transfer, line))
-        curl.setopt(pycurl.WRITEFUNCTION, lambda data: self._on_body(curl, transfer, data))
-        curl.setopt(pycurl.OPENSOCKETFUNCTION, lambda purpose, address: self._socket(transfer, address))
-        curl.setopt(pycurl.PREREQFUNCTION, lambda theirs, ours, their_port, port: self._on_request(transfer, port))
 
     def _socket(self, transfer: Transfer, address: tuple[int, int, int, tuple[object, ...]]) -> object:
         family, kind, protocol, place = address
@@ -336,7 +352,7 @@ class Transport:
         if transfer._bug is not None:
             transfer.future.set_exception(transfer._bug)
         else:
-            transfer.future.set_result(transfer)
+            transfer.future.set_result(None)
 
     def _may_try_again(self, curl: pycurl.Curl, transfer: Transfer, code: int) -> bool:
         """Whether all that failed was a connection kept from an earlier request, which its server gave up meanwhile."""

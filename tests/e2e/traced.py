@@ -9,7 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,11 +174,17 @@ class Traced:
         watching = [subprocess.Popen(["strace", "-q", *words], stderr=subprocess.DEVNULL) for words in tracers]
         for words in tracers:
             for one in {words[at + 1] for at, word in enumerate(words) if word == "-p"}:
-                while "TracerPid:\t0" in Path(f"/proc/{pid}/task/{one}/status").read_text():
-                    time.sleep(0.002)
+                _wait_for_tracer(Path(f"/proc/{pid}/task/{one}/status"))
         Path(f"{self.pool(name)}.go").touch()
         assert self.server.stdout is not None
         code = int(self.server.stdout.readline())
         for tracer in watching:
             tracer.wait(60)
         return code
+
+
+def _wait_for_tracer(status: Path) -> None:
+    """Returns when the thread is traced; one that has ended meanwhile makes no call any more."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        while "TracerPid:\t0" in status.read_text():
+            time.sleep(0.002)

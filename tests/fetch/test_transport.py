@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -57,6 +59,26 @@ def test_what_is_given_up_leaves_nothing_behind(server: FaultServer, path: str) 
         assert len(ours) <= SETTINGS.kept_connections
 
     with_transport(work)
+
+
+def test_what_is_done_is_forgotten_at_once(server: FaultServer) -> None:
+    """Not when the garbage collector comes by, nor when the handle is used again: bodies are large."""
+
+    async def work(transport: Transport, budget: ByteBudget) -> None:
+        done = await asyncio.gather(*(transport.get(transfer(server.url("/image/1"))) for _ in range(20)))
+        assert all(one.body for one in done)
+        seen = [weakref.ref(one) for one in done]
+        for one in done:
+            transport.release(one)
+        del done, one
+        await asyncio.sleep(0.01)
+        assert [ref() for ref in seen] == [None] * 20
+
+    gc.disable()
+    try:
+        with_transport(work)
+    finally:
+        gc.enable()
 
 
 def test_a_bug_is_told_to_whom_it_concerns(server: FaultServer) -> None:
