@@ -8,9 +8,10 @@ from curate.score.caption import CaptionScorer
 from curate.score.clip_scorer import ClipScorer
 from curate.score.concepts import ConceptScorer
 from curate.score.image import ImageScorer
+from curate.score.synsets import SynsetScorer
 from curate.settings import Settings
 
-AnyScorer = ImageScorer | CaptionScorer | ConceptScorer | ClipScorer
+AnyScorer = ImageScorer | CaptionScorer | ConceptScorer | SynsetScorer | ClipScorer
 
 
 class ScoreSettings(Settings):
@@ -24,6 +25,7 @@ class ScoreSettings(Settings):
     image: ImageScorer | None = ImageScorer()
     caption: CaptionScorer | None = CaptionScorer()
     concepts: ConceptScorer | None = None
+    synsets: SynsetScorer | None = None
     clip: ClipScorer | None = None
     image_batch: int = Field(default=256, ge=1)
     decode_threads: int = Field(default=1, ge=1, le=64)
@@ -31,10 +33,10 @@ class ScoreSettings(Settings):
     @model_validator(mode="after")
     def _at_least_one(self) -> ScoreSettings:
         if not self.scorers:
-            raise ValueError("nothing to score: one of image, caption, concepts and clip must run")
+            raise ValueError("nothing to score: one of image, caption, concepts, synsets and clip must run")
         return self
 
     @property
     def scorers(self) -> tuple[AnyScorer, ...]:
         """Those that run, in the order of their columns."""
-        return tuple(scorer for scorer in (self.image, self.caption, self.concepts, self.clip) if scorer is not None)
+        return tuple(scorer for scorer in (self.image, self.caption, self.concepts, self.synsets, self.clip) if scorer is not None)
