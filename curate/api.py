@@ -177,6 +177,18 @@ class Pool:
         with self._writing("score", lease_seconds=engine.lease_seconds, log=log) as (run, told):
             return run_phase(self._store, run, phase, engine, told)
 
+    def derive(self, name: str, of: str = "", **changes: Any) -> PhaseReport:
+        """Computes table `scores_<name>` from the embeddings of table `scores_<of>`: clusters, normsim, neg_clip_loss."""
+        from curate.derive.fit import fitted_phase
+        from curate.derive.settings import DeriveSettings
+
+        settings, engine = build(DeriveSettings, {**changes, "name": name, "of": of}), self._settings("engine", EngineSettings, {})
+        with (
+            self._writing("derive", lease_seconds=engine.lease_seconds) as (run, told),
+            fitted_phase(self._store, settings, told) as phase,
+        ):
+            return run_phase(self._store, run, phase, engine, told)
+
     def work(self, phase: str, parts: Iterable[int] | None = None, workers: int = 0, **changes: Any) -> WorkReport:
         """Does open parts of `fetch` or `score` on this machine and leaves reports; `parts` defaults to a Slurm task's share."""
         from curate.work import work  # brings the engines

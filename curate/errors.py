@@ -198,5 +198,7 @@ REASONS: dict[str, Reason] = {
     "watermark": _dropped("flagged as watermarked"),
     "duplicate": _dropped("another member represents its duplicate group"),
     "concept_none": _dropped("the caption names no concept of the list"),
+    "cluster_unnamed": _dropped("no reference image names the image's cluster"),
+    "normsim_low": _dropped("too unlike the target set"),
     "sampled_out": _dropped("not drawn by a sampling rule"),
 }

@@ -23,7 +23,7 @@ from curate.store import Pool, Snapshot, file_sha256
 
 _NAMED = re.compile(r"-([0-9a-f]{64})\.\w+$")
 _TEXT_MEMBERS = (".txt", ".json")
-_FOLDERS = ("tables", "compacted", "tars", "embeddings", "models")
+_FOLDERS = ("tables", "compacted", "tars", "embeddings", "fitted", "models")
 
 
 # -- hashes

@@ -15,7 +15,7 @@ from curate.lease import REMOVAL, lease_holder
 from curate.monitor.documents import RunStatus, runs
 from curate.store import Pool, Snapshot
 
-FOLDERS = ("tables", "compacted", "tars", "embeddings", "models", "shards", "report", "tmp")
+FOLDERS = ("tables", "compacted", "tars", "embeddings", "fitted", "models", "shards", "report", "tmp")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ def _phase(report: PhaseReport) -> list[str]:
     without = f", {sum(others.values()):,} without: {_by_reason(others)}" if others else ""
     skipped = f"; {counted(report.skipped, 'part')} had been done" if report.skipped else ""
     skipped += f"; in {report.passes} passes" if report.passes > 1 else ""
-    return [f"{good:,} rows with an image{without}{skipped}{waiting}", *_counted_work(report)]
+    what = "an embedding" if "embeddings" in report.counters else "an image"
+    return [f"{good:,} rows with {what}{without}{skipped}{waiting}", *_counted_work(report)]
 
 
 def _counted_work(report: PhaseReport) -> list[str]:

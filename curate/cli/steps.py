@@ -39,6 +39,30 @@ def score(pool: str, name: str | None, model: str | None, weights: str | None, o
 
 @click.command()
 @pool_argument
+@click.option("--name", required=True, help="Of the new table scores_NAME.")
+@click.option("--of", default="", help="Whose embeddings: table scores_OF; by itself the only one that has any.")
+@overrides_argument
+def derive(pool: str, name: str, of: str, overrides: tuple[str, ...]) -> None:
+    """Compute scores from stored embeddings.
+
+    No image is read and no model called. KEY=VALUE says what: clusters (DataComp's image-based filter), normsim, neg_clip_loss.
+
+    \b
+    Examples:
+      curate derive POOL --name loss neg_clip_loss.temperature=0.01
+      curate derive POOL --name near --of l14 normsim.target.path=imagenet.npy
+      curate derive POOL --name clusters clusters.reference.path=imagenet.npy clusters.count=1000
+    """
+    import curate
+    from curate.settings import values
+
+    with display() as progress:
+        report = curate.open(pool, progress).derive(name, of, **values(overrides))
+    say(report)
+
+
+@click.command()
+@pool_argument
 @overrides_argument
 def dedupe(pool: str, overrides: tuple[str, ...]) -> None:
     """Find rows that show the same picture, or have the same caption.

@@ -173,7 +173,11 @@ def _evaluate(connection: judging.Connection, question: _Question) -> Subset:
     """Runs the policy and counts; the verdicts are then in the connection's table `verdicts`."""
     policy = question.policy
     rules = judging.rules_of(connection, policy)
-    cuts = [judging.choose_cut(connection, policy, f) for f in policy.fractions if _is_quantile(question, f.parameter)]
+    cuts: list[CutOutcome] = []
+    for fraction in policy.fractions:
+        if _is_quantile(question, fraction.parameter):
+            found = {**policy.parameters, **{cut.parameter: cut.cut for cut in cuts}}
+            cuts.append(judging.choose_cut(connection, policy, fraction, found))
     values = _values(policy, cuts)
     judging.judge(connection, policy, rules, values, question.groups, question.unscored)
     counts, total = judging.rule_counts(connection, rules), judging.totals(connection)

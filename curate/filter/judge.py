@@ -74,23 +74,24 @@ def _one_select(connection: Connection, policy: Policy) -> None:
         raise SettingsError(f"{policy.origin}: parameter {name!r} is declared and not used{nearest(name, sorted(wanted))}")
 
 
-def choose_cut(connection: Connection, policy: Policy, fraction: Fraction) -> CutOutcome:
+def choose_cut(connection: Connection, policy: Policy, fraction: Fraction, values: Mapping[str, Value | None]) -> CutOutcome:
     """The column's value that keeps exactly the declared share; which rows lie on it and are over the count goes into `tied`.
 
     The count is the share of the denominator, halves rounded up; rows without a value are never kept. Among equal values
-    the smaller sample_id stays.
+    the smaller sample_id stays. `values` holds the cuts of the fractions before this one.
     """
-    column, of_sql = quoted(fraction.column), DENOMINATORS[fraction.denominator].format(column=quoted(fraction.column))
+    column, left = quoted(fraction.column), _left(policy, fraction, values)
+    of_sql = DENOMINATORS.get(fraction.denominator, left).format(column=column)
     with _errors(connection, policy):
+        connection.execute("CREATE TEMP TABLE IF NOT EXISTS tied (rule VARCHAR, part INTEGER, row INTEGER)")
         of = scalar(connection, f"SELECT count(*) FROM samples WHERE {WITH_IMAGE} AND ({of_sql})")
         connection.execute(  # read several times: a join of all tables each time would be most of the work
             "CREATE OR REPLACE TEMP TABLE ranked AS"
-            f" SELECT part, row, {column} AS value FROM samples WHERE {WITH_IMAGE} AND {column} IS NOT NULL"
+            f" SELECT part, row, {column} AS value FROM samples WHERE {WITH_IMAGE} AND {column} IS NOT NULL AND ({left})"
         )
         have = scalar(connection, "SELECT count(*) FROM ranked")
         kept = min(math.floor(Ratio(str(fraction.fraction)) * of + Ratio(1, 2)), have)
         cut, above = _cut(connection, kept) if have else (math.nextafter(0.0, math.inf), 0)
-        connection.execute("CREATE TEMP TABLE IF NOT EXISTS tied (rule VARCHAR, part INTEGER, row INTEGER)")
         connection.execute(
             'INSERT INTO tied SELECT $rule, part, row FROM ranked JOIN "rows" USING (part, row) WHERE value = $cut'
             " ORDER BY sample_id, part, row OFFSET $stay",
@@ -99,6 +100,15 @@ def choose_cut(connection: Connection, policy: Policy, fraction: Fraction) -> Cu
         connection.execute("DROP TABLE ranked")
     tied = scalar(connection, "SELECT count(*) FROM tied WHERE rule = $rule", {"rule": fraction.rule})
     return CutOutcome(**vars(fraction), of=of, kept=kept, cut=cut, ties_dropped=tied)
+
+
+def _left(policy: Policy, fraction: Fraction, values: Mapping[str, Value | None]) -> str:
+    """Which rows the fractions before this one leave to it, as SQL."""
+    before = next((one for one in policy.fractions if one.rule == fraction.after), None)
+    if before is None:
+        return "true"
+    cut = f"CAST('{values[before.parameter]!r}' AS DOUBLE)"
+    return f"{quoted(before.column)} >= {cut} AND NOT {_tied(before.rule)} AND {_left(policy, before, values)}"
 
 
 def _cut(connection: Connection, kept: int) -> tuple[float, int]:

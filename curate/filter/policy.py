@@ -4,6 +4,7 @@
     -- requires: clip_vit_b_32_openai                              (the model column that the cuts are meant for)
     -- parameter: clip_cut = 0.30                                  ($clip_cut in the SQL; `quantile` for no fixed value)
     -- fraction: clip_cut keeps 0.30 of rows with an image by clip_score in clip_score_low
+    -- fraction: near keeps 0.50 of rows left by clip_score_low by normsim_inf in normsim_low        (of what an earlier cut keeps)
     -- groups: pixels                                              (duplicate groups whose members compete)
     -- representative: original_width::BIGINT * original_height DESC, sample_id
 
@@ -27,10 +28,12 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 KEYS = ("source", "requires", "parameter", "fraction", "groups", "representative")
 DENOMINATORS = {"rows with an image": "TRUE", "rows scored": "{column} IS NOT NULL"}
 """What a fraction may be a fraction of, as SQL over the rows that have an image and no reason of their own yet."""
+LEFT_BY = "rows left by "
+"""Begins a denominator that names the rule of an earlier fraction."""
 
 POLICY_REASONS = (
     "caption_short", "caption_long", "caption_repeated", "caption_language", "image_small", "image_aspect", "image_large",
-    "clip_score_low", "clip_score_missing", "nsfw", "watermark", "concept_none", "sampled_out",
+    "clip_score_low", "clip_score_missing", "nsfw", "watermark", "concept_none", "cluster_unnamed", "normsim_low", "sampled_out",
 )  # fmt: skip
 """Reasons of `REASONS` that a rule may be named after; the others are not a policy's to give."""
 
@@ -46,6 +49,11 @@ class Fraction:
     denominator: str
     column: str
     rule: str
+
+    @property
+    def after(self) -> str | None:
+        """The rule whose survivors this is a share of, where it is of one."""
+        return self.denominator.removeprefix(LEFT_BY) if self.denominator.startswith(LEFT_BY) else None
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ def parse(name: str, origin: str, text: str) -> Policy:
         sources=tuple(value for _, value in found["source"]),
         requires=_single(found["requires"]),
         parameters=parameters,
-        fractions=tuple(_fraction(where, value, parameters) for where, value in found["fraction"]),
+        fractions=_fractions(found["fraction"], parameters),
         groups=_single(found["groups"]) or "",
         representative=_single(found["representative"]) or "",
     )
@@ -188,14 +196,24 @@ def _parameter(where: str, value: str) -> tuple[str, Value | None]:
     return found[1], None if found[2] == "quantile" else _number(where, found[2])
 
 
+def _fractions(lines: list[tuple[str, str]], parameters: Mapping[str, Value | None]) -> tuple[Fraction, ...]:
+    found: list[Fraction] = []
+    for where, value in lines:
+        one, before = _fraction(where, value, parameters), [fraction.rule for fraction in found]
+        if one.after is not None and one.after not in before:
+            raise SettingsError(f"{where}: no fraction above is in rule {one.after!r}{nearest(one.after, before)}")
+        found.append(one)
+    return tuple(found)
+
+
 def _fraction(where: str, value: str, parameters: Mapping[str, Value | None]) -> Fraction:
     found = re.fullmatch(r"(\w+) keeps ([0-9.]+) of (.+) by (\w+) in (\w+)", value)
     if found is None:
         raise SettingsError(f"{where}: write  fraction: PARAMETER keeps 0.30 of rows with an image by COLUMN in RULE")
     if found[1] not in parameters:
         raise SettingsError(f"{where}: parameter {found[1]!r} is not declared{nearest(found[1], list(parameters))}")
-    if found[3] not in DENOMINATORS:
-        raise SettingsError(f"{where}: a fraction is of {' or of '.join(DENOMINATORS)}, not of {found[3]!r}")
+    if found[3] not in DENOMINATORS and not found[3].startswith(LEFT_BY):
+        raise SettingsError(f"{where}: a fraction is of {' or of '.join(DENOMINATORS)} or of {LEFT_BY}RULE, not of {found[3]!r}")
     return Fraction(found[1], _share(where, _number(where, found[2])), found[3], found[4], found[5])
 
 

@@ -18,7 +18,14 @@ from curate.store import Pool
 from tests.shards import pools
 from tests.shards.pools import Sample, sample_id
 
-EXTRA = {"concept_ids": pa.array([[0], []], pa.list_(pa.int32())), "clip_dfn": pa.array([0.2, 0.3], pa.float32())}
+EXTRA = {
+    "concept_ids": pa.array([[0], []], pa.list_(pa.int32())),
+    "caption_entity": pa.array([True, False]),
+    "clip_dfn": pa.array([0.2, 0.3], pa.float32()),
+    "image_cluster_named": pa.array([True, None]),
+    "neg_clip_loss": pa.array([-0.2, -0.1], pa.float32()),
+    "normsim_inf": pa.array([0.5, None], pa.float32()),
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +74,7 @@ WRONG = {
     "-- parametr: cut = 1\nSELECT 1": r"bad.sql, line 1: unknown directive 'parametr'; did you mean 'parameter'",
     "-- parameter: cut 1\nSELECT 1": r"line 1: write  parameter: NAME = VALUE",
     HEAD + "-- fraction: cut keeps 2 of rows scored by a in b\nSELECT 1": r"between 0 and 1",
-    HEAD + "-- fraction: cut keeps 0.5 of all by a in b\nSELECT 1": r"rows with an image or of rows scored, not of 'all'",
+    HEAD + "-- fraction: cut keeps 0.5 of all by a in b\nSELECT 1": r"rows scored or of rows left by RULE, not of 'all'",
     HEAD + "-- fraction: cot keeps 0.5 of rows scored by a in b\nSELECT 1": r"'cot' is not declared; did you mean 'cut'",
     "SELECT part, row,\n  clipscore < 1 AS low FROM samples": r"bad.sql, line 2: no column 'clipscore'; did you mean 'clip_score'",
     "SELECT part, row,\n\n  clip_score << AS low FROM samples": r"bad.sql, line 3: .*syntax error",

@@ -1,0 +1,1 @@
+"""Numbers from stored embeddings: scores that need no image any more, for policies as any other."""
