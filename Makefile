@@ -40,7 +40,7 @@ long: setup  ## the tests that take minutes: statistics over seeds, big pools
 kill-sweep: setup  ## kills 300 processes of runs, and a run at each of its system calls, and compares the digests (an hour)
 	$(BIN)/python -m pytest -rs -s -m 'long or not long' tests/e2e tests/engines tests/removal -k kill
 
-soak: setup  ## 200,000 rows through two watched workers, and a plan of ten million rows (20 minutes)
+soak: setup  ## 200,000 rows through two watched workers, and a plan of ten million rows (half an hour)
 	$(BIN)/python -m pytest -rs -s -m 'long or not long' tests/e2e/test_soak.py tests/e2e/test_startup.py
 
 fuzz: setup  ## 100,000 damaged images and a million odd texts (a few minutes)

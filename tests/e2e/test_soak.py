@@ -20,6 +20,7 @@ import pytest
 from scipy.stats import theilslopes
 
 from curate.fetch.settings import FetchSettings
+from curate.plan.settings import PlanSettings
 from curate.recipe import load_recipe, run_recipe
 from tests.e2e.lean_server import expected, serving, url
 
@@ -133,8 +134,17 @@ def test_what_a_worker_holds_does_not_grow_with_its_parts(tmp_path: Path) -> Non
 @pytest.mark.long
 @pytest.mark.timeout(3 * 3600)
 def test_two_hundred_thousand_rows(tmp_path: Path) -> None:
+    """In parts small enough that a worker has as many in hand in its second fifth as in its last: growth is what stays behind."""
     rows = int(os.environ.get("CURATE_SOAK_ROWS", "200000"))
-    found = soak(tmp_path, rows, 10_000)
+    found = soak(tmp_path, rows, 1_000)
     print(f"\nsoak: memory grows by {found.slope_bytes() / 2**20:.2f} MiB a 10,000 rows of a worker")
     hold(found, rows, more_threads=2)
     assert found.slope_bytes() <= SLOPE_BYTES
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3 * 3600)
+def test_parts_of_the_usual_size_fit(tmp_path: Path) -> None:
+    """Eight of them are in hand at once, with all that is known of their rows."""
+    rows = 10 * WORKERS * PlanSettings().rows_per_part
+    hold(soak(tmp_path, rows, PlanSettings().rows_per_part), rows, more_threads=8)
