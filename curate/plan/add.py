@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -112,27 +112,24 @@ def _write(new: _Addition, wanted: Mapping[str, object], progress: Progress) -> 
     count = part_count(new.found.rows, new.input_settings.sample, new.settings)
     shared: Counter[str] = Counter()
     with spooled(new.pool, new.found, new.input_settings, new.settings, count, progress) as buckets, known_rows(new.pool) as known:
-        parts = [(new.first + bucket, bucket) for bucket in range(count)]
-        for part, bucket in parts:
-            known.add(part, numbered(buckets.read(bucket)))
+        for bucket, rows in buckets.read():
+            known.add(new.first + bucket, numbered(rows))
         known.join(new.rows)
-        written, reasons = write_parts(new.pool, _marked(new.pool, buckets, known, parts, shared), new.basis, new.schema)
+        written, reasons = write_parts(new.pool, _marked(new, buckets, known, shared), new.basis, new.schema)
     if not written:
         raise InputError(f"sample={new.input_settings.sample} leaves none of {new.found.rows} rows: choose a larger share")
-    rows = sum(file.rows for file in written)
-    report = AddReport(new.found.rows, rows, len(written), new.first, shared["rows"], str(new.found.mapping), dict(reasons), True)
+    total = sum(file.rows for file in written)
+    report = AddReport(new.found.rows, total, len(written), new.first, shared["rows"], str(new.found.mapping), dict(reasons), True)
     new.pool.write_document(_document(new.basis), {"identity": wanted, "report": {**vars(report), "is_new": False}})
     new.run.grow("rows", new.schema)
     new.run.commit("rows", written)
     return report
 
 
-def _marked(
-    pool: Pool, buckets: Spool, known: Known, parts: Iterable[tuple[int, int]], shared: Counter[str]
-) -> Iterator[tuple[int, pa.Table]]:
-    suppression = read_suppression(pool)
-    for part, bucket in parts:
-        rows = numbered(buckets.read(bucket))
-        rows = known.marked(part, suppression.mark(rows))
-        shared["rows"] += rows.num_rows - rows["earlier_parts"].null_count
-        yield part, rows
+def _marked(new: _Addition, buckets: Spool, known: Known, shared: Counter[str]) -> Iterator[tuple[int, pa.Table]]:
+    suppression = read_suppression(new.pool)
+    for bucket, rows in buckets.read():
+        part = new.first + bucket
+        marked = known.marked(part, suppression.mark(numbered(rows)))
+        shared["rows"] += marked.num_rows - marked["earlier_parts"].null_count
+        yield part, marked

@@ -36,7 +36,7 @@ def spooled(
     pool: Pool, found: Survey, input_settings: InputSettings, settings: PlanSettings, parts: int, progress: Progress
 ) -> Iterator[Spool]:
     """All rows of the list by part, on disk; gone when the block ends."""
-    with spool(pool, rows_schema(found), settings.spool_bytes) as buckets:
+    with spool(pool, rows_schema(found), range(parts), settings.spool_bytes) as buckets:
         progress.start(TASK, found.rows, "rows")
         for file in found.files:
             maker = RowMaker(found, file, found.names.of_file(), parts, input_settings.sample)

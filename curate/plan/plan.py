@@ -122,5 +122,5 @@ def _write(
     parts = part_count(found.rows, input_settings.sample, settings)
     suppression = read_suppression(pool)
     with spooled(pool, found, input_settings, settings, parts, progress) as buckets:
-        planned = ((part, suppression.mark(numbered(buckets.read(part)))) for part in range(parts))
+        planned = ((part, suppression.mark(numbered(rows))) for part, rows in buckets.read())
         return write_parts(pool, planned, basis, found.schema)
