@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curate.catalog.compare import Comparison, compare
 from curate.catalog.digest import digest
 from curate.catalog.findings import VerifyReport
 from curate.catalog.funnel import Funnel, funnel
@@ -254,6 +255,10 @@ class Pool:
         """Writes the page to look at, by default POOL/report/index.html; returns its path."""
         page = output or self.path / "report"
         return write_report(self._store, page if isinstance(page, Path) else place(page), policy, reveal, self._progress)
+
+    def compare(self, a: str, b: str, fraction: float = 0.3, output: str | Path | None = None, reveal: bool = False) -> Comparison:
+        """What two policies, or the highest `fraction` of two columns, keep of the same rows; `output` gets a page with pictures."""
+        return compare(self._store, a, b, fraction, None if output is None else place(output), reveal)
 
     def takedown(
         self, where: str | None = None, listed: str | Path | None = None, because: str = "", *, only_named: bool = False,

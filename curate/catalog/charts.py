@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -16,10 +16,10 @@ WIDE, NARROW, HEIGHT = 430, 320, 160  # text is 11 units high, whatever width th
 _LEFT, _RIGHT, _TOP, _BOTTOM = 4, 4, 26, 24
 
 
-def stacked_bar(counts: Mapping[str, int], total: int, label: str) -> Markup:
-    """One bar whose pieces are rows by how they ended, `total` rows wide."""
+def stacked_bar(counts: Mapping[str, int], total: int, label: str, kinds: Iterable[str] = FATES) -> Markup:
+    """One bar whose pieces are rows by how they ended, or other `kinds` that the page has a colour for; `total` rows wide."""
     pieces, at = [], 0.0
-    for outcome in FATES:
+    for outcome in kinds:
         width = 100 * counts.get(outcome, 0) / total if total else 0.0
         if width:
             title = f"{outcome}: {counts[outcome]:,}"

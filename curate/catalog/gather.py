@@ -29,7 +29,7 @@ SEED = 0
 _SAFETY = re.compile(r"(nsfw|unsafe|safety|punsafe|pwatermark_nsfw)", re.IGNORECASE)
 _HARMLESS = "('', '0', 'FALSE', 'NO', 'SAFE', 'SFW', 'UNLIKELY')"
 _UNDRAWN = ("phash",)
-_HOST = "regexp_extract(url, '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/@]*@)?([^/:?#]+)', 1)"
+HOST = "regexp_extract(url, '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/@]*@)?([^/:?#]+)', 1)"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Gatherer:
         scores = "".join(f", CAST({quoted(name)} AS DOUBLE) AS {quoted(f'score {name}')}" for name in self.score_columns())
         self._connection.execute(
             f"""CREATE TEMP TABLE looked AS SELECT part, row, sample_id, coalesce(url, '') AS url, coalesce(caption, '') AS caption,
-            outcome, reason, tar_file, tar_offset, tar_size, group_id, group_size, match, {_HOST} AS host, {self._veil()} AS veiled,
+            outcome, reason, tar_file, tar_offset, tar_size, group_id, group_size, match, {HOST} AS host, {self._veil()} AS veiled,
             md5(sample_id || ':{SEED}') AS lot{measured}{scores} FROM samples"""
         )
 
@@ -146,13 +146,13 @@ class Gatherer:
     def _near(self, name: str, where: str, value: float) -> tuple[Sample, ...]:
         lot = f"md5(lot || {_text(name)})"  # another draw for each cut
         near = f"SELECT *, {name} AS value FROM looked WHERE {where} ORDER BY abs({name} - {value!r}), lot LIMIT {NEAR_ROWS}"
-        return self._samples(f"FROM (FROM ({near}) ORDER BY {lot} LIMIT {SHOWN}) ORDER BY value, lot")
+        return self.samples(f"FROM (FROM ({near}) ORDER BY {lot} LIMIT {SHOWN}) ORDER BY value, lot")
 
     # -- other samples
 
     def kept(self, count: int = 2 * SHOWN) -> tuple[Sample, ...]:
         """Kept rows at random."""
-        return self._samples(f"SELECT *, NULL AS value FROM looked WHERE outcome = 'kept' ORDER BY lot LIMIT {count}")
+        return self.samples(f"SELECT *, NULL AS value FROM looked WHERE outcome = 'kept' ORDER BY lot LIMIT {count}")
 
     def groups(self) -> list[Group]:
         """Duplicate groups at random; members with an image, the kept one first."""
@@ -164,9 +164,10 @@ class Gatherer:
     def _members(self, group_id: str) -> tuple[Sample, ...]:
         sql = f"""SELECT *, NULL AS value FROM looked WHERE group_id = $group AND tar_file IS NOT NULL
                   ORDER BY outcome != 'kept', lot LIMIT {MEMBERS_SHOWN}"""
-        return self._samples(sql, {"group": group_id})
+        return self.samples(sql, {"group": group_id})
 
-    def _samples(self, sql: str, values: Mapping[str, object] | None = None) -> tuple[Sample, ...]:
+    def samples(self, sql: str, values: Mapping[str, object] | None = None) -> tuple[Sample, ...]:
+        """The rows of a query over `looked`, to be shown."""
         names = list(Sample.__dataclass_fields__)
         lines: list[dict[str, Any]] = (
             self._connection.sql(f"SELECT {', '.join(names)} FROM ({sql})", params=values).to_arrow_table().to_pylist()

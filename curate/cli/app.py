@@ -30,7 +30,7 @@ SECTIONS: dict[str, list[click.Command]] = {
     "Single steps, on a pool that exists": [steps.score, steps.derive, steps.dedupe, steps.filter_, steps.pack],
     "On clusters": [cluster.work, cluster.commit, cluster.slurm],
     "After the first run": [later.add, later.retry, later.attach, later.compact],
-    "Look": [look.sql, look.funnel, look.report, look.status, look.history, look.verify, look.digest],
+    "Look": [look.sql, look.funnel, look.compare, look.report, look.status, look.history, look.verify, look.digest],
     "Remove": [removal.takedown, removal.purge, removal.sweep],
     "Learn": [learn.train, learn.evaluate],
     "This machine": [doctor],

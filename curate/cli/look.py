@@ -171,3 +171,27 @@ def report(pool: str, output: Path | None, reveal: bool, policy: str | None) -> 
     with display() as progress:
         page = curate.open(pool, progress).report(output, reveal, policy)
     click.echo(f"open {page}")
+
+
+@click.command()
+@pool_argument
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--fraction", default=0.3, metavar="SHARE", help="Of a column: keep this share, the highest.  [0.3]")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with pictures as well.")
+@click.option("--reveal", is_flag=True, help="Show flagged and unscored images unblurred.")
+@format_option
+def compare(pool: str, a: str, b: str, fraction: float, output: Path | None, reveal: bool, form: str) -> None:
+    """Tell what two policies keep, and where they differ.
+
+    A and B are policies that were applied, or columns of numbers (two models' scores, say), of which the highest share is
+    kept. By language, domain, concept and size; the page shows pictures on which they disagree.
+
+    \b
+    Examples:
+      curate compare POOL laion400m datacomp_basic
+      curate compare POOL clip_b32 clip_l14 --fraction 0.3 -o models.html
+    """
+    import curate
+
+    say(curate.open(pool).compare(a, b, fraction, output, reveal), form)

@@ -65,7 +65,7 @@ def derive(pool: str, name: str, of: str, overrides: tuple[str, ...]) -> None:
 @pool_argument
 @overrides_argument
 def dedupe(pool: str, overrides: tuple[str, ...]) -> None:
-    """Find rows that show the same picture, or have the same caption.
+    """Find rows that show or say the same.
 
     Equal bytes, and re-encoded, resized or brightened copies; with by=captions, captions that are equal or share most of
     their runs of characters. A policy takes the groups that groups=NAME says.
