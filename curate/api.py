@@ -179,7 +179,7 @@ class Pool:
             return run_phase(self._store, run, phase, engine, told)
 
     def derive(self, name: str, of: str = "", **changes: Any) -> PhaseReport:
-        """Computes table `scores_<name>` from the embeddings of table `scores_<of>`: clusters, normsim, neg_clip_loss."""
+        """Computes table `scores_<name>` from the embeddings of table `scores_<of>`: clusters, normsim, neg_clip_loss, heads."""
         from curate.derive.fit import fitted_phase
         from curate.derive.settings import DeriveSettings
 

@@ -42,7 +42,7 @@ PLACES = {
     "protego": ("fetch/robots.py",),
     "aiodns": ("fetch/resolver.py",),
     "pycares": ("fetch/resolver.py",),
-    "torch": ("score/", "train/", "evaluate/"),
+    "torch": ("score/", "train/", "evaluate/", "derive/heads.py"),
 }
 IMPORT_NAMES = {
     "opencv_python_headless": "cv2",

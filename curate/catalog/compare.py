@@ -200,8 +200,8 @@ def _table(connection: duckdb.DuckDBPyConnection, by: str, named: Callable[[str]
 
 def _concepts(pool: Pool) -> Callable[[str], str]:
     """The entry of a concept's number, where the list still lies where it was."""
-    said = ((pool.read_document("settings") or {}).get("settings") or {}).get("score") or {}
-    path = (said.get("concepts") or {}).get("path")
+    settings: Any = (pool.read_document("settings") or {}).get("settings") or {}
+    path = ((settings.get("score") or {}).get("concepts") or {}).get("path")
     try:
         entries = Path(path).read_text(encoding="utf-8").splitlines() if path else []
     except (OSError, UnicodeDecodeError):

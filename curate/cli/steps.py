@@ -45,12 +45,13 @@ def score(pool: str, name: str | None, model: str | None, weights: str | None, o
 def derive(pool: str, name: str, of: str, overrides: tuple[str, ...]) -> None:
     """Compute scores from stored embeddings.
 
-    No image is read and no model called. KEY=VALUE says what: clusters (DataComp's image-based filter), normsim, neg_clip_loss.
+    No image is read and no CLIP model called. KEY=VALUE says what: clusters (DataComp's image-based filter), normsim,
+    neg_clip_loss, heads (aesthetic, nsfw, … from a file of weights).
 
     \b
     Examples:
-      curate derive POOL --name loss neg_clip_loss.temperature=0.01
-      curate derive POOL --name near --of l14 normsim.target.path=imagenet.npy
+      curate derive POOL --name near neg_clip_loss.temperature=0.01 normsim.target.path=imagenet.npy
+      curate derive POOL --name looks --of l14 heads.aesthetic.path=sa_0_4_vit_l_14_linear.pth
       curate derive POOL --name clusters clusters.reference.path=imagenet.npy clusters.count=1000
     """
     import curate

@@ -22,6 +22,7 @@ from curate.catalog.views import NO_POLICY, quoted
 from curate.cluster import fit
 from curate.derive.clip_loss import DrawnClipLoss, NegClipLoss
 from curate.derive.clusters import Clusters, FittedClusters, named_by
+from curate.derive.heads import HeadMeasure
 from curate.derive.measure import Measure
 from curate.derive.phase import DerivePhase
 from curate.derive.settings import DeriveSettings
@@ -74,8 +75,11 @@ def fitted_phase(pool: Pool, settings: DeriveSettings, progress: Progress) -> It
     source, table = _source(pool, settings.of), f"scores_{settings.name}"
     for reference in _references(settings):
         reference.check(source.dim)
+    heads = [HeadMeasure(column, head) for column, head in settings.heads.items()]
+    for head in heads:
+        head.check(source.dim)
     with contextlib.ExitStack() as stack:
-        measures: list[Measure] = []
+        measures: list[Measure] = [*heads]
         if settings.clusters is not None:
             measures.append(_clusters(source, settings.clusters, table, progress))
         if settings.normsim is not None:
@@ -92,9 +96,7 @@ def _require_free(pool: Pool, phase: DerivePhase) -> None:
     for table in pool.tables():
         names = pool.snapshot(table).schema if table.startswith("scores_") and table != phase.table else None
         for taken in sorted({name for measure in phase.measures for name in measure.adds.names} & set(names.names if names else ())):
-            raise UsageError(
-                f"table {table!r} has a column {taken!r} already: call it otherwise  (clusters|normsim|neg_clip_loss.column=…)"
-            )
+            raise UsageError(f"table {table!r} has a column {taken!r} already: call it otherwise  (….column=…, or heads.NAME.path=…)")
 
 
 def _source(pool: Pool, name: str) -> _Source:
