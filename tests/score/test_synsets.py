@@ -42,13 +42,18 @@ SENSES = {
 }  # fmt: skip
 
 
+def small_wordnet(folder: Path) -> Path:
+    """A few words in WordNet's own format, and a list of classes; returns the folder."""
+    for part in INDEX:
+        (folder / f"index.{part}").write_text(INDEX[part])
+        (folder / f"{part}.exc").write_text(EXCEPTIONS[part])
+    (folder / "wnids.txt").write_text("n02084071 dog\n\nn01855672\nv01926311\n")
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for part in INDEX:
-        (tmp_path / f"index.{part}").write_text(INDEX[part])
-        (tmp_path / f"{part}.exc").write_text(EXCEPTIONS[part])
-    (tmp_path / "wnids.txt").write_text("n02084071 dog\n\nn01855672\nv01926311\n")
-    return tmp_path
+    return small_wordnet(tmp_path)
 
 
 def scorer(folder: Path) -> SynsetScorer:
