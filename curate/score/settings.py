@@ -8,10 +8,14 @@ from curate.score.caption import CaptionScorer
 from curate.score.clip_scorer import ClipScorer
 from curate.score.concepts import ConceptScorer
 from curate.score.image import ImageScorer
+from curate.score.own import OwnScorer
 from curate.score.synsets import SynsetScorer
 from curate.settings import Settings
 
-AnyScorer = ImageScorer | CaptionScorer | ConceptScorer | SynsetScorer | ClipScorer
+AnyScorer = ImageScorer | CaptionScorer | ConceptScorer | SynsetScorer | OwnScorer | ClipScorer
+
+RESERVED = ("part", "row", "reason", "embedding_file", "basis")
+"""Columns of the table that no scorer gives."""
 
 
 class ScoreSettings(Settings):
@@ -26,6 +30,7 @@ class ScoreSettings(Settings):
     caption: CaptionScorer | None = CaptionScorer()
     concepts: ConceptScorer | None = None
     synsets: SynsetScorer | None = None
+    own: dict[str, OwnScorer] = {}  # under any names
     clip: ClipScorer | None = None
     image_batch: int = Field(default=256, ge=1)
     decode_threads: int = Field(default=1, ge=1, le=64)
@@ -33,10 +38,18 @@ class ScoreSettings(Settings):
     @model_validator(mode="after")
     def _at_least_one(self) -> ScoreSettings:
         if not self.scorers:
-            raise ValueError("nothing to score: one of image, caption, concepts, synsets and clip must run")
+            raise ValueError("nothing to score: one of image, caption, concepts, synsets, own and clip must run")
+        if self.own:
+            names = [*RESERVED, *(name for scorer in self.scorers for name in scorer.adds.names)]
+            for name in {name for name in names if names.count(name) > 1}:
+                raise ValueError(f"column {name} would be there twice: let the scorer give it another name")
         return self
 
     @property
     def scorers(self) -> tuple[AnyScorer, ...]:
         """Those that run, in the order of their columns."""
-        return tuple(scorer for scorer in (self.image, self.caption, self.concepts, self.synsets, self.clip) if scorer is not None)
+        return tuple(
+            scorer
+            for scorer in (self.image, self.caption, self.concepts, self.synsets, *self.own.values(), self.clip)
+            if scorer is not None
+        )
