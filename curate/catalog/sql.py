@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Literal
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from curate.catalog.views import connect, explain_error, one_select
 from curate.errors import UsageError
 from curate.schema import nearest
 from curate.store import Pool
+from curate.uids import are_uids, pairs_of
 
-Format = Literal["table", "csv", "json", "parquet"]
-FORMATS: tuple[Format, ...] = ("table", "csv", "json", "parquet")
+Format = Literal["table", "csv", "json", "parquet", "npy"]
+FORMATS: tuple[Format, ...] = ("table", "csv", "json", "parquet", "npy")
+_FILES = ("parquet", "npy")  # no text
 CELL_CHARACTERS = 80
 TABLE_LINES = 200
 
@@ -42,27 +46,42 @@ def query(pool: Pool, sql: str, policy: str | None = None) -> pa.Table:
 
 
 def render(answer: pa.Table, form: Format = "table", lines: int = TABLE_LINES) -> str:
-    """The answer as text: an aligned table cut at `lines` lines, or whole as CSV or JSON. Parquet needs `write`."""
+    """The answer as text: an aligned table cut at `lines` lines, or whole as CSV or JSON. The others need `write`."""
     if form == "table":
         return _as_table(answer, lines)
     if form == "csv":
         return _as_csv(answer).decode()
     if form == "json":
         return _as_json(answer)
-    raise UsageError(f"format {form!r} is no text: give a file to write to" if form == "parquet" else _unknown(form))
+    raise UsageError(f"format {form!r} is no text: give a file to write to" if form in _FILES else _unknown(form))
 
 
 def write(answer: pa.Table, path: Path, form: Format) -> None:
-    """Writes the whole answer to a file. Raises UsageError when the folder does not exist."""
+    """Writes the whole answer to a file; as `npy`, uids in DataComp's form. Raises UsageError when the folder does not exist."""
     if form not in FORMATS:
         raise UsageError(_unknown(form))
     try:
         if form == "parquet":
             pq.write_table(answer, path, compression="zstd")
+        elif form == "npy":
+            uids = _uids(answer)
+            with path.open("wb") as stream:  # np.save would give a path a suffix
+                np.save(stream, uids)
         else:
             path.write_bytes(render(answer, form, lines=answer.num_rows).encode())
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _uids(answer: pa.Table) -> NDArray[np.void]:
+    """The one column's uids, sorted."""
+    if answer.num_columns != 1:
+        raise UsageError(f"a .npy holds one column of uids, not {answer.num_columns}: SELECT uid FROM samples WHERE keep")
+    texts = answer.column(0).cast(pa.string()).combine_chunks()
+    wrong = np.flatnonzero(~are_uids(texts))
+    if len(wrong):
+        raise UsageError(f"column {answer.column_names[0]!r}, row {wrong[0]}: {texts[int(wrong[0])].as_py()!r} is no uid of 32 hex digits")
+    return np.sort(pairs_of(texts))
 
 
 def _unknown(form: str) -> str:

@@ -219,7 +219,9 @@ def _columns(snapshots: Mapping[str, Snapshot], clip: str | None) -> list[_Colum
     """All columns of `samples` but the last few; of two with one name the first stands (names ignore case)."""
     taken = {"keep", "failed_rules", "reason", "outcome", "phase", *KEY}
     columns = [_Column("rows", "part", "part"), _Column("rows", "row", "row")]
-    for column in [*_candidates(snapshots, clip), *_bare(snapshots)]:
+    bare = list(_bare(snapshots))  # what a list says of sizes stands in for what nobody has measured
+    sizes = [] if "fetched" in snapshots else [column for column in bare if column.alias.startswith("original_")]
+    for column in [*sizes, *_candidates(snapshots, clip), *bare]:
         if column.alias.lower() not in taken:
             taken.add(column.alias.lower())
             columns.append(column)

@@ -15,7 +15,7 @@ from curate.cli.output import say
 @pool_argument
 @click.argument("query", metavar="SELECT")
 @policy_option
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), help="Of the answer.  [table, or as -o is named]")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet", "npy"]), help="[table, or as -o is named]")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 def sql(pool: str, query: str, policy: str | None, form: str | None, output: Path | None) -> None:
     """Ask a pool a question in SQL.
@@ -27,19 +27,20 @@ def sql(pool: str, query: str, policy: str | None, form: str | None, output: Pat
       curate sql POOL "SELECT reason, count(*) FROM samples GROUP BY ALL ORDER BY 2 DESC"
       curate sql POOL "SELECT url, caption, clip_score FROM samples WHERE keep ORDER BY clip_score LIMIT 20"
       curate sql POOL "FROM samples WHERE keep" -o kept.parquet
+      curate sql POOL "SELECT uid FROM samples WHERE keep" -o datacomp_subset.npy
     """
     import curate
     from curate.catalog import sql as answers
     from curate.errors import UsageError
 
-    chosen = cast(Literal["table", "csv", "json", "parquet"] | None, form)
+    chosen = cast(Literal["table", "csv", "json", "parquet", "npy"] | None, form)
     answer = curate.open(pool).sql(query, policy).arrow()
     if output is not None:
         by_suffix = {f".{known}": known for known in answers.FORMATS}
         answers.write(answer, output, chosen or by_suffix.get(output.suffix, "table"))
         click.echo(f"{answer.num_rows:,} rows in {output}", err=True)
-    elif chosen == "parquet":
-        raise UsageError("Parquet is no text for a terminal: name a file with  -o FILE")
+    elif chosen in ("parquet", "npy"):
+        raise UsageError(f"{chosen} is no text for a terminal: name a file with  -o FILE")
     else:
         click.echo(answers.render(answer, chosen or "table"), nl=False)
 

@@ -88,7 +88,7 @@ def preview(pool: Pool, settings: FilterSettings) -> FilterReport:
 
 def _opened(pool: Pool, question: _Question) -> judging.Connection:
     connection = connect(pool, NO_POLICY, {name: found.version for name, found in question.tables.items()})
-    judging.without_nan(connection)
+    judging.prepare(connection, "fetched" in question.tables)
     return connection
 
 
@@ -98,8 +98,8 @@ def ask(pool: Pool, settings: FilterSettings) -> _Question:
     if settings.mode == "quantile" and not policy.fractions:
         raise SettingsError(f"{policy.origin} declares no fraction, so mode=quantile has nothing to choose")
     found = {name: table for name, table in pin(pool).items() if _belongs(name) and table.files}
-    if "rows" not in found or "fetched" not in found:
-        raise UsageError("the pool has no images yet: fetch first, then filter")
+    if "rows" not in found:
+        raise UsageError("the pool has no rows yet: plan a list first, then filter")
     groups = _groups(policy, found)
     tables = {name: table for name, table in found.items() if not name.startswith("groups_") or name == groups}
     clip = current_clip_column(pool, tables)
@@ -147,14 +147,14 @@ def _names(policy: Policy, groups: str | None) -> set[str] | None:
 
 
 def _unscored(tables: Mapping[str, Snapshot], names: set[str] | None, clip: str | None) -> list[int]:
-    """Fetched parts that a table which the policy reads does not have yet: their rows stay undecided."""
+    """Fetched parts, or planned ones where nothing is fetched, that a table which the policy reads lacks: their rows stay undecided."""
     read = names if names is None or clip is None or "clip_score" not in names else names | {clip.lower()}
     missing: set[int] = set()
     for name, table in tables.items():
         columns = {} if table.schema is None else {column.lower() for column in table.schema.names} - {*schemas.KEY, "reason", "basis"}
         used = name.startswith("groups_") or read is None or name in read or not read.isdisjoint(columns)
         if used and name.startswith(("scores_", "groups_")):
-            missing |= tables["fetched"].by_part.keys() - table.by_part.keys()
+            missing |= tables.get("fetched", tables["rows"]).by_part.keys() - table.by_part.keys()
     return sorted(missing)
 
 

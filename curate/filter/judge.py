@@ -35,11 +35,13 @@ _BATCH_ROWS = 1 << 20
 Connection = duckdb.DuckDBPyConnection
 
 
-def without_nan(connection: Connection) -> None:
-    """Puts a view over `samples` in which NaN is null."""
+def prepare(connection: Connection, has_images: bool) -> None:
+    """Puts a view over `samples` in which NaN is null. In a pool of which nothing was fetched, rows count as if they had an image."""
     names = [line[0] for line in connection.execute("DESCRIBE samples").fetchall() if line[1] in ("FLOAT", "DOUBLE")]
-    replaced = ", ".join(f"CASE WHEN isnan({quoted(name)}) THEN NULL ELSE {quoted(name)} END AS {quoted(name)}" for name in names)
-    connection.execute(f"CREATE TEMP VIEW samples AS SELECT *{f' REPLACE ({replaced})' if names else ''} FROM memory.main.samples")
+    replaced = [f"CASE WHEN isnan({quoted(name)}) THEN NULL ELSE {quoted(name)} END AS {quoted(name)}" for name in names]
+    replaced += [] if has_images else ["'' AS tar_file"]
+    rest = f" REPLACE ({', '.join(replaced)})" if replaced else ""
+    connection.execute(f"CREATE TEMP VIEW samples AS SELECT *{rest} FROM memory.main.samples")
 
 
 def rules_of(connection: Connection, policy: Policy) -> tuple[str, ...]:

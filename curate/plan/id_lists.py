@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.errors import InputError
+from curate.uids import PAIR, are_uids, pairs_of
 
 ID_COLUMNS = ("uid", "sample_id", "url_id")
-_PAIR = np.dtype([("high", "<u8"), ("low", "<u8")])
 _SCAN = 1 << 20
 
 
@@ -37,8 +37,8 @@ class PairIds:
 
     def contain(self, ids: pa.Array) -> npt.NDArray[np.bool_]:
         """Which of the ids are in the list; what is not 32 hex digits never is."""
-        is_uid = np.asarray(pc.fill_null(pc.match_substring_regex(ids, "^[0-9a-fA-F]{32}$"), False).to_numpy(zero_copy_only=False))
-        wanted = _pairs_of(ids.filter(pa.array(is_uid)))
+        is_uid = are_uids(ids)
+        wanted = pairs_of(ids.filter(pa.array(is_uid)))
         at = np.searchsorted(self._pairs, wanted)
         inside = at < len(self._pairs)
         found = is_uid.copy()
@@ -47,11 +47,6 @@ class PairIds:
 
 
 Ids = TextIds | PairIds
-
-
-def _pairs_of(ids: pa.Array) -> npt.NDArray[np.void]:
-    raw = bytes.fromhex("".join(ids.to_pylist()))
-    return np.frombuffer(raw, dtype=[("high", ">u8"), ("low", ">u8")]).astype(_PAIR)
 
 
 def read_ids(path: str) -> Ids:
@@ -83,13 +78,13 @@ def _pair_file(path: str) -> PairIds:
     kind = pairs.dtype
     if pairs.ndim != 1 or kind.names is None or [kind[name].str[1:] for name in kind.names] != ["u8", "u8"]:
         raise InputError(f"{path}: DataComp's uid lists hold two uint64 per uid, this array holds {kind} in {pairs.ndim} dimensions")
-    pairs = pairs.view(_PAIR) if all(kind[name].str[0] == "<" for name in kind.names) else pairs.astype(_PAIR)
+    pairs = pairs.view(PAIR) if all(kind[name].str[0] == "<" for name in kind.names) else pairs.astype(PAIR)
     return PairIds(pairs if _is_sorted(pairs) else np.sort(pairs))
 
 
 def _is_sorted(pairs: npt.NDArray[np.void]) -> bool:
     for start in range(0, max(len(pairs) - 1, 0), _SCAN):
-        high, low = pairs["high"][start : start + _SCAN + 1], pairs["low"][start : start + _SCAN + 1]
+        high, low = pairs["f0"][start : start + _SCAN + 1], pairs["f1"][start : start + _SCAN + 1]
         if np.any((high[:-1] > high[1:]) | ((high[:-1] == high[1:]) & (low[:-1] > low[1:]))):
             return False
     return True

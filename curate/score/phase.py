@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate import schema as schemas
-from curate.errors import IdentityError
+from curate.errors import IdentityError, UsageError
 from curate.score.clip import weights_label
 from curate.score.reading import Image, Seen, TarReader, ahead, batches, images_of, look, read_part
 from curate.score.result import PartResult
@@ -65,8 +65,13 @@ class ScorePhase:
         return fingerprint("score", str(VERSION), str(self.settings.image_batch), *(scorer.identity() for scorer in self.settings.scorers))
 
     def record(self, pool: Pool) -> None:
-        """Writes down which weights stand behind the CLIP column. Raises IdentityError when the pool knows others by that name."""
+        """Writes down which weights stand behind the CLIP column. Raises IdentityError when the pool knows others by that name.
+
+        Raises UsageError for scorers that look at images where the pool has none.
+        """
         clip = self.settings.clip
+        if (clip or self.settings.image) and pool.snapshot("fetched").version < 0:
+            raise UsageError("the pool has no images yet: fetch first, or score captions alone  (image=null clip=null)")
         if clip is None:
             return
         document, sha256 = f"model_{clip.column}", clip.weights_sha256()

@@ -53,7 +53,12 @@ class Seen:
 
 
 def read_part(task: PartTask) -> pa.Table:
-    """Rows of the part with what `fetched` says of them; the two tables line up or SchemaError says that they do not."""
+    """Rows of the part with what `fetched` says of them; the two tables line up or SchemaError says that they do not.
+
+    Of a pool of which nothing was fetched: rows, and the reason why one will not be.
+    """
+    if "fetched" not in task.inputs:
+        return read_table(task.inputs["rows"], (*_ROW_COLUMNS, "reason")).combine_chunks()
     rows = read_table(task.inputs["rows"], _ROW_COLUMNS)
     fetched = read_table(task.inputs["fetched"], _FETCHED_COLUMNS)
     if not rows.column("row").equals(fetched.column("row")):
@@ -64,7 +69,9 @@ def read_part(task: PartTask) -> pa.Table:
 
 
 def images_of(rows: pa.Table) -> list[Image]:
-    """Distinct stored images in the order in which they lie in the tars."""
+    """Distinct stored images in the order in which they lie in the tars; without tars all rows share one that nobody looks at."""
+    if "tar_file" not in rows.column_names:
+        return [Image("", 0, 0, np.flatnonzero(rows.column("reason").is_null().to_numpy()))]
     stored = pc.and_(pc.is_null(rows.column("reason")), pc.is_valid(rows.column("tar_file")))
     present = np.flatnonzero(stored.to_numpy(zero_copy_only=False))
     chosen = rows.select(["tar_file", "tar_offset", "tar_size"]).take(pa.array(present)).append_column("place", pa.array(present))

@@ -57,6 +57,8 @@ def pack(pool: Pool, run: Run, subset_name: str, settings: PackSettings | None =
     settings = settings or PackSettings()
     subset = read_subset(pool, subset_name)
     refuse_withdrawn(subset)
+    if "fetched" not in subset.tables:
+        raise UsageError(f"{subset_name!r} was decided before any image was fetched: fetch, apply the policy again, then pack")
     sources = Sources(pool, subset)
     _refuse_pending(subset, settings)
     _check_balance(sources)

@@ -132,8 +132,8 @@ def test_wrong_settings_are_one_line(pool: Pool, settings: dict[str, object], me
     assert "\n" not in str(caught.value)
 
 
-def test_a_pool_without_images_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="fetch first"):
+def test_a_pool_without_rows_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="plan a list first"):
         ask(Pool.create(tmp_path / "empty"), FilterSettings(policy="demo"))
 
 
