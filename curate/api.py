@@ -160,14 +160,23 @@ class Pool:
         with self._writing("retry", lease_seconds=engine.lease_seconds) as (run, told):
             return retry(self._store, run, asking, engine, chosen, spared, told)
 
-    def attach(self, table: str | Path, on: str, name: str, columns: Sequence[str] = (), key_column: str | None = None) -> AttachReport:
-        """Scores from elsewhere as table `scores_<name>`: Parquet, matched by `on` (uid, url, url_id, sample_id or sha256)."""
+    def attach(
+        self, table: str | Path, on: str, name: str, columns: Sequence[str] = (), key_column: str | None = None,
+        images: str | None = None, texts: str | None = None,
+    ) -> AttachReport:  # fmt: skip
+        """Scores from elsewhere as table `scores_<name>`: Parquet, matched by `on` (uid, url, url_id, sample_id or sha256).
+
+        `images` and `texts` bring embeddings along: each an array of the .npz beside each file, or a glob of .npy files.
+        """
         from curate.filter.attach import KEYS, attach
 
         if on not in KEYS:
             raise SettingsError(f"on={on!r}: a table is matched by {', '.join(KEYS)}{nearest(on, list(KEYS))}")
+        if bool(images) != bool(texts):
+            raise SettingsError("embeddings come in pairs: say images and texts, or neither")
+        embeddings = (images, texts) if images and texts else None
         with self._writing("attach") as (run, told):
-            return attach(self._store, run, str(table), on, checked_name(name), columns, key_column, told)
+            return attach(self._store, run, str(table), on, checked_name(name), columns, key_column, told, embeddings)
 
     def score(self, model: str | None = None, weights: str | None = None, **changes: Any) -> PhaseReport:
         """Computes a table of scores; with `model` or `weights`, its CLIP scorer is that one. No request is made."""

@@ -71,8 +71,13 @@ def add(pool: str, list_path: str, overrides: tuple[str, ...], form: str) -> Non
 @click.option("--as", "name", required=True, metavar="NAME", help="Of the new table scores_NAME.")
 @click.option("--column", "columns", multiple=True, metavar="[NEW=]NAME", help="A column to take; may be repeated.  [all but the key]")
 @click.option("--key-column", metavar="NAME", help="Where the key stands in TABLE.  [the column called like it]")
+@click.option("--images", metavar="ARRAY", help="Image embeddings: an array of the .npz beside each file, or a glob of .npy files.")
+@click.option("--texts", metavar="ARRAY", help="Text embeddings, said in the same way.")
 @format_option
-def attach(pool: str, table: str, key: str, name: str, columns: tuple[str, ...], key_column: str | None, form: str) -> None:
+def attach(
+    pool: str, table: str, key: str, name: str, columns: tuple[str, ...], key_column: str | None, images: str | None, texts: str | None,
+    form: str,
+) -> None:  # fmt: skip
     """Attach scores from elsewhere, for policies and SQL.
 
     TABLE is a Parquet file, a folder or a glob of them. Each row of the pool takes the line with its key; a key that stands
@@ -84,11 +89,12 @@ def attach(pool: str, table: str, key: str, name: str, columns: tuple[str, ...],
       curate attach POOL punsafe.parquet --on url --as laion_safety --column punsafe
       curate attach POOL recap.parquet --on uid --as recap --column recap_caption=re_caption
       curate attach POOL "dfn/*.parquet" --on uid --key-column key --as dfn --column dfn_score
+      curate attach POOL metadata --on uid --as l14 --images l14_img --texts l14_txt
     """
     import curate
 
     with display() as progress:
-        report = curate.open(pool, progress).attach(table, on=key, name=name, columns=columns, key_column=key_column)
+        report = curate.open(pool, progress).attach(table, key, name, columns, key_column, images, texts)
     say(report, form)
 
 

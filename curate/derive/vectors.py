@@ -98,7 +98,7 @@ class Reference(Settings):
         """Of the files' bytes, wherever they lie."""
         digest = hashlib.sha256(self.array.encode())
         for path in self.files():
-            with _readable(path), path.open("rb") as stream:
+            with _readable(str(path)), path.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
 
@@ -108,17 +108,7 @@ class Reference(Settings):
         for path in self.files():
             vectors = self._open(path)
             where = f"{path}{f', array {self.array!r}' if self.array else ''}"
-            if vectors.ndim != 2 or vectors.dtype.kind != "f":
-                raise InputError(f"{where}: {vectors.dtype} of shape {vectors.shape}, where floats of shape (n, {dim}) are wanted")
-            if vectors.shape[1] != dim:
-                raise InputError(
-                    f"{where}: vectors of {vectors.shape[1]} dimensions, the pool's have {dim}: embed them with the same model"
-                )
-            for start, block in blocks(vectors, _BLOCK):
-                lengths = np.linalg.norm(block, axis=1)
-                bad = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
-                if len(bad):
-                    raise InputError(f"{where}: row {start + bad[0]} is zero, NaN or infinite: leave it out")
+            check_vectors(where, vectors, dim)
             count += len(vectors)
         if not count:
             raise InputError(f"{self.path}: holds no vector")
@@ -134,29 +124,47 @@ class Reference(Settings):
         return np.concatenate([np.asarray(self._open(path), np.float32) for path in self.files()])
 
     def _open(self, path: Path) -> NDArray[Any]:
-        with _readable(path):
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                if self.array:
-                    raise InputError(f"{path}: a single array, so it has none that is called {self.array!r}")
-                return found
-            with found:
-                return np.asarray(found[_named(path, self.array, list(found.files))])
+        return load_array(path, str(path), self.array)
 
 
-def _named(path: Path, array: str, names: list[str]) -> str:
+def check_vectors(where: str, vectors: NDArray[Any], dim: int) -> None:
+    """Raises InputError, one line that says where, unless these are (n, dim) floats that all have a direction."""
+    if vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise InputError(f"{where}: {vectors.dtype} of shape {vectors.shape}, where floats of shape (n, {dim}) are wanted")
+    if vectors.shape[1] != dim:
+        raise InputError(f"{where}: vectors of {vectors.shape[1]} dimensions, the pool's have {dim}: embed them with the same model")
+    for start, block in blocks(vectors, _BLOCK):
+        lengths = np.linalg.norm(block, axis=1)
+        bad = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
+        if len(bad):
+            raise InputError(f"{where}: row {start + bad[0]} is zero, NaN or infinite: leave it out")
+
+
+def load_array(file: Any, shown: str, array: str) -> NDArray[Any]:
+    """An array of a .npy or .npz, by path (a .npy is then mapped) or open file. Raises InputError, one line that says `shown`."""
+    with _readable(shown):
+        found = np.load(file, mmap_mode="r" if isinstance(file, str | Path) else None, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            if array:
+                raise InputError(f"{shown}: a single array, so it has none that is called {array!r}")
+            return found
+        with found:
+            return np.asarray(found[_named(shown, array, list(found.files))])
+
+
+def _named(shown: str, array: str, names: list[str]) -> str:
     chosen = array or (names[0] if len(names) == 1 else "")
     if chosen not in names:
         asked = f"no array {array!r}" if array else "several arrays"
-        raise InputError(f"{path}: {asked}; there are {', '.join(names) or 'none'}: name one  (array=…)")
+        raise InputError(f"{shown}: {asked}; there are {', '.join(names) or 'none'}: name one  (array=…)")
     return chosen
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(shown: str) -> Iterator[None]:
     """Turns what NumPy says of a file that it cannot read into one line."""
     try:
         yield
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(f"{path}: cannot be read as .npy or .npz ({cause})") from None
+        raise InputError(f"{shown}: cannot be read as .npy or .npz ({cause})") from None

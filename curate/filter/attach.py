@@ -7,15 +7,17 @@ lacks is left out; rows that it has nothing for are null. Policies see the colum
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate import schema as schemas
 from curate.catalog.aligned import in_parts
-from curate.catalog.views import NO_POLICY, clip_columns, connect, pin
+from curate.catalog.views import NO_POLICY, clip_columns, connect, pin, quoted
+from curate.derive.adopt import Adopted, Arrays, adopt
 from curate.errors import IdentityError, InputError, UsageError
 from curate.filter.judge import scalar
 from curate.lease import Run
@@ -38,6 +40,7 @@ KEYS = {
 """What a table may be matched by, and where the pool has it; addresses are compared as the pool spells them."""
 
 _OURS = ("part", "row", "basis", "embedding_file", "earlier_parts")
+_PLACE = ("listed file", "listed line")
 _BATCH_ROWS = 1 << 16
 
 
@@ -63,29 +66,44 @@ class _Offer:
     key: str
     key_column: str
     columns: Mapping[str, tuple[str, pa.DataType]]
+    arrays: Arrays | None = None
+    cosine: str = ""  # column for the cosine of both embeddings, where no CLIP score comes with them
+
+    @property
+    def names(self) -> list[str]:
+        """Columns that the pool gets."""
+        return [*self.columns, *([self.cosine] if self.cosine else [])]
 
     def identity(self) -> str:
         """Changes when the table, the key or the columns do."""
         told = [f"{name}={column}" for name, (column, _) in self.columns.items()]
-        return fingerprint("attach", self.key, self.key_column, *told, *(f"{a}={b}" for a, b in list_fingerprint(self.files).items()))
+        files = [f"{a}={b}" for a, b in list_fingerprint(self.files).items()]
+        return fingerprint("attach", self.key, self.key_column, *told, *files, *(self.arrays.identity() if self.arrays else []))
 
     def schema(self) -> pa.Schema:
         """Of the table of scores."""
         base = schemas.table("scores")
         added = [pa.field(name, kind) for name, (_, kind) in self.columns.items()]
+        added += [pa.field(self.cosine, pa.float32())] if self.cosine else []
+        added += [base.field("embedding_file")] if self.arrays else []
         return pa.schema([base.field("part"), base.field("row"), base.field("reason"), *added, base.field("basis")])
 
 
 def attach(
-    pool: Pool, run: Run, path: str, key: str, name: str, columns: Sequence[str], key_column: str | None, progress: Progress
-) -> AttachReport:
+    pool: Pool, run: Run, path: str, key: str, name: str, columns: Sequence[str], key_column: str | None, progress: Progress,
+    embeddings: tuple[str, str] | None = None,
+) -> AttachReport:  # fmt: skip
     """Writes `scores_<name>`: for each row of the pool what the table at `path` says of it.
 
     `key` is one of `KEYS`; `columns` are NAME or NEW=OLD, all but the key when there are none. A table that was attached under
-    this name before is replaced. Raises InputError for a table that cannot be read or has a key twice, UsageError for a name
-    that is taken, a column that is not there and a key that matches nothing, IdentityError for a name that a scorer has.
+    this name before is replaced. `embeddings` says where those of images and of texts are (see `Arrays.beside`); no column is then
+    taken unasked, and without a CLIP score among them the cosine becomes `clip_<name>`. Raises InputError for a table that cannot
+    be read or has a key twice, UsageError for a name that is taken, a column that is not there and a key that matches nothing,
+    IdentityError for a name that a scorer has.
     """
     offer = _offer(pool, path, key, columns, key_column)
+    if embeddings is not None:
+        offer = _with_embeddings(offer, name, embeddings, bool(columns))
     table = _table(pool, name, offer)
     with connect(pool, NO_POLICY) as connection:
         _require_free(connection, pool, table, offer)
@@ -93,7 +111,7 @@ def attach(
         _require_single(connection, path, offer)
         report = _write(pool, run, connection, table, offer, progress)
         unused = scalar(connection, f"SELECT count(*) FROM listed ANTI JOIN ({_keys(key)}) pool ON listed.key = pool.key")
-    return AttachReport(table, key, tuple(offer.columns), *report, listed=listed, unused=unused, without_key=without)
+    return AttachReport(table, key, tuple(offer.names), *report, listed=listed, unused=unused, without_key=without)
 
 
 # -- what is offered
@@ -120,6 +138,12 @@ def _offer(pool: Pool, path: str, key: str, columns: Sequence[str], key_column: 
     return _Offer(files, key, wanted, {new: (old, settled(portable_type(found.field(old).type))) for new, old in taken.items()})
 
 
+def _with_embeddings(offer: _Offer, name: str, said: tuple[str, str], chosen: bool) -> _Offer:
+    columns = offer.columns if chosen else {}
+    cosine = "" if any(column.startswith("clip_") for column in columns) else f"clip_{name}"
+    return replace(offer, columns=columns, arrays=Arrays.beside(offer.files, *said), cosine=cosine)
+
+
 def _table(pool: Pool, name: str, offer: _Offer) -> str:
     table, document = f"scores_{name}", pool.read_document(f"attached_{name}")
     known = pool.snapshot(table).schema
@@ -137,7 +161,7 @@ def _require_free(connection: duckdb.DuckDBPyConnection, pool: Pool, table: str,
     """Raises UsageError for a column whose name is taken, or that no table may have."""
     mine = {name.lower() for name in (pool.snapshot(table).schema or pa.schema([])).names}
     known = {str(line[0]).lower() for line in connection.execute("DESCRIBE samples").fetchall()}
-    for name, (old, _) in offer.columns.items():
+    for name, old in {**{name: old for name, (old, _) in offer.columns.items()}, **({offer.cosine: ""} if offer.cosine else {})}.items():
         if set(name) & set(FORBIDDEN) or not name:
             raise UsageError(f"a column cannot be called {name!r}: rename it  (--column new_name={old!r})")
         if name.lower() in _OURS or (name.lower() in known and name.lower() not in mine):
@@ -150,6 +174,7 @@ def _require_free(connection: duckdb.DuckDBPyConnection, pool: Pool, table: str,
 def _load(connection: duckdb.DuckDBPyConnection, offer: _Offer, progress: Progress) -> tuple[int, int]:
     """Makes the temporary table `listed`; returns how many rows have a key, and how many none."""
     fields = [pa.field("key", pa.string()), *(pa.field(name, kind) for name, (_, kind) in offer.columns.items())]
+    fields += [pa.field(name, pa.int64()) for name in _PLACE]
     progress.start("read", len(offer.files), "files")
     connection.register("offered", pa.RecordBatchReader.from_batches(pa.schema(fields), _batches(offer, pa.schema(fields), progress)))
     connection.execute("CREATE TEMP TABLE listed AS FROM offered")
@@ -162,7 +187,8 @@ def _load(connection: duckdb.DuckDBPyConnection, offer: _Offer, progress: Progre
 
 def _batches(offer: _Offer, schema: pa.Schema, progress: Progress) -> Iterator[pa.RecordBatch]:
     wanted = [offer.key_column, *(old for old, _ in offer.columns.values())]
-    for file in offer.files:
+    for number, file in enumerate(offer.files):
+        line = 0
         with file.seekable() as stream:
             opened = pq.ParquetFile(stream)
             missing = next((name for name in wanted if name not in opened.schema_arrow.names), None)
@@ -170,7 +196,11 @@ def _batches(offer: _Offer, schema: pa.Schema, progress: Progress) -> Iterator[p
                 raise InputError(f"{file.name}: no column {missing!r}, which {offer.files[0].name} has")
             for batch in opened.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(wanted))):
                 values = [convert(batch.column(old), kind) for old, kind in offer.columns.values()]
-                yield pa.RecordBatch.from_arrays([_key(batch.column(offer.key_column), offer.key), *values], schema=schema)
+                place = [np.full(len(batch), number), np.arange(line, line + len(batch))]
+                line += len(batch)
+                yield pa.RecordBatch.from_arrays(
+                    [_key(batch.column(offer.key_column), offer.key), *values, *map(pa.array, place)], schema=schema
+                )
         progress.advance("read")
 
 
@@ -213,21 +243,44 @@ def _write(pool: Pool, run: Run, connection: duckdb.DuckDBPyConnection, table: s
     total, matched = (scalar(connection, f"SELECT count(*) FROM joined WHERE {which}") for which in ("true", "matched"))
     if not matched:
         raise UsageError(f"no row of the pool has a {offer.key} of this table: nothing was attached{_examples(connection, offer.key)}")
+    adopted = _adopted(pool, connection, table, offer, progress)  # arrays that do not fit leave no table
     schema, identity, rows = offer.schema(), offer.identity(), pool.snapshot("rows")
     run.add(table, schema)
     run.grow(table, schema)
     progress.start("attach", len(rows.files), "parts")
     files = []
-    for part, data in in_parts(connection.sql("SELECT * EXCLUDE (matched) FROM joined ORDER BY part, row")):
+    for part, data in in_parts(connection.sql('SELECT * EXCLUDE (matched, "listed file", "listed line") FROM joined ORDER BY part, row')):
         data = data.append_column("reason", pa.nulls(data.num_rows, pa.string()))
+        if adopted is not None:
+            data = _with_embedded(data, adopted, part, offer.cosine)
         files.append(pool.write_part(table, part, data, part_basis(identity, {"rows": rows.by_part[part].path}), schema))
         progress.advance("attach")
     for document in (f"identity_{table}", f"attached_{table.removeprefix('scores_')}"):
         pool.write_document(document, {"identity": identity})  # before the commit: a table without them is a scorer's
-    _name_clip_score(pool, list(offer.columns))
+    _name_clip_score(pool, offer.names)
     run.replace_all(table, files)
     progress.finish("attach")
     return total, matched
+
+
+def _adopted(pool: Pool, connection: duckdb.DuckDBPyConnection, table: str, offer: _Offer, progress: Progress) -> Adopted | None:
+    """The embeddings of the rows that have a line, and a CLIP score in it where one is taken."""
+    if offer.arrays is None:
+        return None
+    scored = next((f"AND {quoted(name)} IS NOT NULL" for name in offer.columns if name.startswith("clip_")), "")
+    places = connection.sql(
+        f'SELECT part, row, "listed file" AS file, "listed line" AS line FROM joined WHERE matched {scored} ORDER BY file, line'
+    )
+    progress.start("embeddings", len(offer.files), "files")
+    found = adopt(pool, table.removeprefix("scores_"), pool.snapshot("rows"), offer.arrays, places.to_arrow_reader(_BATCH_ROWS), progress)
+    progress.finish("embeddings")
+    return found
+
+
+def _with_embedded(data: pa.Table, adopted: Adopted, part: int, cosine: str) -> pa.Table:
+    file = pa.array([adopted.files.get(part)] * data.num_rows, pa.string())
+    data = data.append_column("embedding_file", file)
+    return data.append_column(cosine, adopted.cosines[part]) if cosine else data
 
 
 def _name_clip_score(pool: Pool, columns: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 import curate as library
 from curate.api import Pool
 from curate.catalog.sql import render, write
-from curate.errors import UsageError
+from curate.errors import InputError, SettingsError, UsageError
 from curate.recipe import load_recipe, run_recipe
 from tests.derive.pools import vectors
 
@@ -106,3 +106,68 @@ def test_what_is_no_uid_is_told_with_column_and_row(planned: Planned) -> None:
     with pytest.raises(UsageError, match="give a file"):
         render(pool.sql("SELECT uid FROM samples").arrow(), "npy")
     assert not (folder / "no.npy").exists()
+
+
+def test_embeddings_come_along_and_every_policy_on_them_runs(planned: Planned) -> None:
+    pool, rows, folder = planned
+    report = pool.attach(folder / "metadata", "uid", "l14", ["clip_l14=clip_l14_similarity_score"], images="l14_img", texts="l14_txt")
+    assert (report.matched, report.columns) == (ROWS, ("clip_l14",))
+    for line in pool.sql("SELECT part, row, uid, embedding_file FROM samples").rows():
+        stored = np.load(pool.path / line["embedding_file"])[line["row"]]
+        wanted = np.stack([rows[line["uid"]][side].astype(np.float32) for side in ("image", "caption")])
+        np.testing.assert_allclose(stored, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-3)
+    pool.verify().require()
+    np.save(folder / "reference.npy", vectors(7, 5, 8))
+    pool.score(image=None)
+    pool.derive("near", of="l14", clusters={"reference": {"path": str(folder / "reference.npy")}, "count": 6})
+    pool.filter("datacomp_image_clip")
+    ranked = sorted(rows, key=lambda one: -rows[one]["clip_l14_similarity_score"])
+    least = rows[ranked[ROWS * 3 // 10 - 1]]["clip_l14_similarity_score"]
+    found = kept(pool, "datacomp_image_clip")
+    assert found and all(
+        rows[one]["clip_l14_similarity_score"] >= least and not rows[one]["text"].startswith(("ein", "das")) for one in found
+    )
+
+
+def test_npy_files_beside_and_a_cosine_where_no_score_comes_along(planned: Planned) -> None:
+    pool, rows, folder = planned
+    for shard in range(2):
+        with np.load(folder / "metadata" / f"{shard:08d}.npz") as arrays:
+            np.save(folder / f"img_emb_{shard}.npy", arrays["b32_img"].astype(np.float32) * 7)
+            np.save(folder / f"text_emb_{shard}.npy", arrays["b32_txt"])
+    pool.attach(folder / "metadata", "uid", "b32", images=f"{folder}/img_emb_*.npy", texts=f"{folder}/text_emb_*.npy")
+    for line in pool.sql("SELECT uid, clip_b32 FROM samples").rows():
+        image, text = (rows[line["uid"]][side][:4].astype(float) for side in ("image", "caption"))
+        assert line["clip_b32"] == pytest.approx(image @ text / np.linalg.norm(image) / np.linalg.norm(text), abs=2e-3)
+    pool.verify().require()
+
+
+def test_embeddings_that_do_not_fit_are_told_with_file_and_array(planned: Planned, tmp_path: Path) -> None:
+    pool, _, folder = planned
+    table, good = pq.read_table(folder / "metadata" / "00000000.parquet"), vectors(1, ROWS // 2, 8)
+    nan = good.copy()
+    nan[3, 2] = np.nan
+    for arrays, told in [
+        ({"i": good}, "a.npz: no array 't'; there are i"),
+        ({"i": good, "t": good[:-1]}, "a.npz, array 't': 44 vectors for the 45 rows of a.parquet"),
+        ({"i": good, "t": good[:, :4]}, "a.npz, array 't': vectors of 4 dimensions, the pool's have 8"),
+        ({"i": nan, "t": good}, "a.npz, array 'i': row 3 is zero, NaN or infinite"),
+        ({"i": good.astype(int), "t": good}, "a.npz, array 'i': int64 of shape"),
+    ]:
+        pq.write_table(table, tmp_path / "a.parquet")
+        np.savez(tmp_path / "a.npz", **arrays)
+        with pytest.raises(InputError, match=told) as caught:
+            pool.attach(tmp_path / "a.parquet", "uid", "bad", images="i", texts="t")
+        assert "\n" not in str(caught.value)
+    (tmp_path / "a.npz").unlink()
+    with pytest.raises(InputError, match="a.npz: there is no such file beside a.parquet"):
+        pool.attach(tmp_path / "a.parquet", "uid", "bad", images="i", texts="t")
+    with pytest.raises(InputError, match="0 files for 1 tables"):
+        pool.attach(tmp_path / "a.parquet", "uid", "bad", images=f"{tmp_path}/*.npy", texts="t")
+    pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), tmp_path / "a.parquet")
+    np.savez(tmp_path / "a.npz", i=np.vstack([good, good[:1]]), t=np.vstack([good, good[:1]]))
+    with pytest.raises(InputError, match="column 'uid': .* stands 2 times"):
+        pool.attach(tmp_path / "a.parquet", "uid", "bad", images="i", texts="t")
+    with pytest.raises(SettingsError, match="embeddings come in pairs"):
+        pool.attach(tmp_path / "a.parquet", "uid", "bad", images="i")
+    assert not list((pool.path / "tmp").glob("*.npy"))
