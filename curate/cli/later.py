@@ -88,7 +88,6 @@ def attach(
     Examples:
       curate attach POOL punsafe.parquet --on url --as laion_safety --column punsafe
       curate attach POOL recap.parquet --on uid --as recap --column recap_caption=re_caption
-      curate attach POOL "dfn/*.parquet" --on uid --key-column key --as dfn --column dfn_score
       curate attach POOL metadata --on uid --as l14 --images l14_img --texts l14_txt
     """
     import curate

@@ -25,7 +25,6 @@ def sql(pool: str, query: str, policy: str | None, form: str | None, output: Pat
     \b
     Examples:
       curate sql POOL "SELECT reason, count(*) FROM samples GROUP BY ALL ORDER BY 2 DESC"
-      curate sql POOL "SELECT url, caption, clip_score FROM samples WHERE keep ORDER BY clip_score LIMIT 20"
       curate sql POOL "FROM samples WHERE keep" -o kept.parquet
       curate sql POOL "SELECT uid FROM samples WHERE keep" -o datacomp_subset.npy
     """

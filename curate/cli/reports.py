@@ -55,7 +55,8 @@ def _phase(report: PhaseReport) -> list[str]:
     without = f", {sum(others.values()):,} without: {_by_reason(others)}" if others else ""
     skipped = f"; {counted(report.skipped, 'part')} had been done" if report.skipped else ""
     skipped += f"; in {report.passes} passes" if report.passes > 1 else ""
-    what = "an embedding" if "embeddings" in report.counters else "an image"
+    looked = report.counters.get("decodes", 1)  # captions are scored without
+    what = "an embedding" if "embeddings" in report.counters else "an image" if looked else "a score"
     return [f"{good:,} rows with {what}{without}{skipped}{waiting}", *_counted_work(report)]
 
 
@@ -68,7 +69,7 @@ def _counted_work(report: PhaseReport) -> list[str]:
         requests = int(counts["requests"])
         read = human_bytes(counts["bytes_read"])
         return [f"{counted(requests, 'request')} for {int(counts['urls']):,} URLs, {read} read, {requests / seconds:,.0f} a second"]
-    if "images" in counts:
+    if "images" in counts and counts.get("decodes", 1):
         return [f"{int(counts['images']):,} images decoded once each, {int(counts['images']) / seconds:,.0f} a second"]
     return []
 

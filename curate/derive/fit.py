@@ -167,6 +167,7 @@ def _clusters(source: _Source, settings: Clusters, table: str, progress: Progres
         file = source.pool.publish(temporary, "fitted", "centroids")
         known = {"file": file, "named": list(named_by(settings.reference, centroids))}
         source.pool.write_document(f"fitted_{table}_clusters", {"settings": said, **known})
+        progress.advance("fit", len(centroids))
         progress.finish("fit")
     fitted = fingerprint(str(known["file"]), *map(str, known["named"]))
     return FittedClusters(str(source.pool.path / str(known["file"])), tuple(known["named"]), settings.column, fitted)
