@@ -95,8 +95,9 @@ def _grouped(pool: Pool, shuffle: Shuffle, inputs: Inputs, settings: DedupeSetti
 
 
 def _commit(run: Run, name: str, files: list[PartFile]) -> None:
-    """Pairs first: the groups' basis is what says that both tables are current."""
+    """Pairs first: the groups' basis is what says that both tables are current. Tables of an earlier version lack columns."""
     for table in (f"pairs_{name}", f"groups_{name}"):
+        run.grow(table, schemas.table(table))
         run.replace_all(table, [file for file in files if file.table == table])
 
 

@@ -102,3 +102,11 @@ def test_hostile_captions(tmp_path: Path) -> None:
     run(pool, CAPTIONS)
     sizes = pool.snapshot("groups_captions").read().column("group_size").to_pylist()
     assert sizes == [1, 1, 2, 1, 1, 2, 2, 2, 1, 2, 2]
+
+
+def test_a_table_of_an_earlier_version_gets_the_new_column(pool: Pool) -> None:
+    earlier = output_tables(CAPTIONS)["pairs_captions"]
+    with claim(pool, {"pairs_captions": earlier.remove(earlier.get_field_index("similarity"))}):
+        pass
+    run(pool, CAPTIONS)
+    assert pool.snapshot("pairs_captions").read().column("similarity").null_count == 0
