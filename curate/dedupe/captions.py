@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from curate.dedupe import exchanges as ex
 from curate.dedupe.components import EDGES, both_ways
-from curate.dedupe.minhash import Banding, band_keys, banding
+from curate.dedupe.minhash import Banding, band_keys, banding, minima, most_differing_bits, sketches
 from curate.dedupe.settings import CaptionMatching
 from curate.dedupe.shingles import Hashes, Indices, Sets, jaccard, shingle_sets, shingles
 from curate.shuffle import Gathered, Lines, Out, Shuffle
@@ -24,7 +24,7 @@ from curate.stage import PartTask
 
 CROWD = 32
 NEIGHBOURS = 4
-BANDS_AT_ONCE = 32  # so many lines of 18 bytes are under way for every caption
+BANDS_AT_ONCE = 32  # so many lines of 34 bytes are under way for every caption
 _SLICE_LINES = 1 << 16  # captions of a pair are compared so many at once
 
 
@@ -33,8 +33,9 @@ def near_captions(shuffle: Shuffle, borders: tuple[int, ...], settings: CaptionM
     chosen = banding(settings.jaccard, settings.recall, settings.permutations)
     shuffle.put("met", ex.MET, ex.MET.schema.empty_table())
     for low in range(0, chosen.bands, BANDS_AT_ONCE):
-        shuffle.run(Sign(settings, chosen, range(low, min(low + BANDS_AT_ONCE, chosen.bands))))
-        shuffle.run(Meet())
+        bands = range(low, min(low + BANDS_AT_ONCE, chosen.bands))
+        shuffle.run(Sign(settings, chosen, bands))
+        shuffle.run(Meet(most_differing_bits(settings.jaccard, len(bands) * chosen.rows + 1)))
         shuffle.drop("bands")
     shuffle.run(Tell())
     shuffle.drop("met")
@@ -61,13 +62,19 @@ class Sign:
             place = ex.integers(chunk, "place")
             for found in shingles(_texts(chunk), self.settings.characters):
                 own, place = place[: len(found.starts)], place[len(found.starts) :]
-                keys, nexts = band_keys(found, self.banding.rows, self.bands, self.settings.seed)
-                out.emit("bands", {"key": keys.ravel(), "next": nexts.ravel(), "place": np.tile(own, len(keys))})
+                rows = range(self.bands.start * self.banding.rows, self.bands.stop * self.banding.rows + 1)
+                signature = minima(found, rows, self.settings.seed)
+                keys, nexts = band_keys(signature, self.banding.rows)
+                left, right = np.tile(sketches(signature), (len(keys), 1)).T
+                lines = {"key": keys.ravel(), "next": nexts.ravel(), "place": np.tile(own, len(keys)), "left": left, "right": right}
+                out.emit("bands", lines)
 
 
 @dataclass(frozen=True)
 class Meet:
-    """Pairs the captions that agree in a band."""
+    """Pairs the captions that agree in a band and whose sketches do not tell that they are too far apart."""
+
+    most_differing: int
 
     name = "captions meet"
     reads: Sequence[str] = ("bands",)
@@ -76,11 +83,14 @@ class Meet:
     def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
         """One bucket of keys."""
         bands = given["bands"].table()
-        key, place = np.asarray(bands.column("key").to_numpy(), np.uint64), ex.integers(bands, "place")
+        key = np.asarray(bands.column("key").to_numpy(), np.uint64)
         order = np.argsort(key | np.asarray(bands.column("next").to_numpy(), np.uint64))
-        key, place = key[order], place[order]
-        for left, right in met_pairs(key):
-            one, other = place[left], place[right]
+        key, place = key[order], ex.integers(bands, "place")[order]
+        left, right = (np.asarray(bands.column(name).to_numpy(), np.uint64)[order] for name in ("left", "right"))
+        for first, second in met_pairs(key):
+            differing = np.bitwise_count(left[first] ^ left[second]) + np.bitwise_count(right[first] ^ right[second])
+            near = differing <= self.most_differing
+            one, other = place[first[near]], place[second[near]]
             out.emit("met", {"place": np.minimum(one, other), "other": np.maximum(one, other)})
 
 

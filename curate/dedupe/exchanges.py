@@ -42,8 +42,10 @@ SHOWN = _lines("hash", *_LOOK, *_ID, ("place", pa.int64()))
 """Leaders that have a perceptual hash."""
 TEXTS = _lines("place", ("place", pa.int64()), ("text", pa.string()))
 """Leaders that have a caption."""
-BANDS = _lines("key", ("key", pa.uint64()), ("next", pa.uint16()), ("place", pa.int64()))
-"""Every distinct caption, once for each band of its signature; those that agree in a band have an equal key (see `minhash`)."""
+BANDS = _lines(
+    "key", ("key", pa.uint64()), ("next", pa.uint16()), ("place", pa.int64()), *((name, pa.uint64()) for name in ("left", "right"))
+)
+"""Every distinct caption, once for each band of its signature, with its sketch; those that agree in a band have an equal key."""
 MET = _lines("place", ("place", pa.int64()), ("other", pa.int64()))
 """Captions that share a band, the smaller place first; a pair stands there once for each band that it shares."""
 TOLD = _lines("place", ("place", pa.int64()), ("other", pa.int64()), ("text", pa.string()))

@@ -133,13 +133,16 @@ class ReadCaptions:
         rows, fetched = _aligned(task, part, ("row", "sample_id", "caption"), ("row", "reason"), out)
         shown = _with_image(fetched)
         names, text = _names(part, rows, shown), normalised(rows.column("caption").take(shown).combine_chunks())
-        says = pc.not_equal(text, "")
-        digests = np.frombuffer(b"".join(hashlib.sha256(one.encode()).digest() for one in text.to_pylist()), ">u8").reshape(-1, 4)
-        alone = np.flatnonzero(~says.to_numpy(zero_copy_only=False))
-        digests = digests.astype(np.uint64)
-        digests[alone] = 0
-        digests[alone, 0] = names["place"][alone]
-        return pa.table({**dict(zip(ex.SHA, digests.T, strict=True)), **names, "shown": says, "text": text}, ex.CAPTIONS.schema)
+        columns = {**dict(zip(ex.SHA, digests(text, names["place"]).T, strict=True)), **names}
+        return pa.table({**columns, "shown": pc.not_equal(text, ""), "text": text}, ex.CAPTIONS.schema)
+
+
+def digests(texts: pa.Array, place: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The sha256 of each text as words, shape (texts, 4); an empty one equals no other and has its place."""
+    found = np.frombuffer(b"".join(hashlib.sha256(one.encode()).digest() for one in texts.to_pylist()), ">u8").reshape(-1, 4)
+    alone = np.asarray(pc.equal(texts, "").to_numpy(zero_copy_only=False), np.bool_)
+    own = np.stack([place, *(np.zeros_like(place) for _ in range(3))], axis=1).astype(np.uint64)
+    return np.where(alone[:, None], own, found.astype(np.uint64))
 
 
 def _parts(task: PartTask) -> list[int]:

@@ -13,7 +13,7 @@ import pytest
 from curate.dedupe import exchanges as ex
 from curate.dedupe.captions import CROWD, NEIGHBOURS, met_pairs
 from curate.dedupe.grouping import group
-from curate.dedupe.minhash import Banding, band_keys, banding
+from curate.dedupe.minhash import SKETCH_BITS, Banding, band_keys, banding, minima, most_differing_bits, sketches
 from curate.dedupe.settings import CaptionMatching, DedupeSettings
 from curate.dedupe.shingles import jaccard, normalised, shingle_sets, shingles
 from curate.shuffle import Shuffle
@@ -57,17 +57,22 @@ def test_a_signature_tells_the_jaccard_index() -> None:
     texts = any_texts(2, 400)
     texts += [text[: len(text) // 2] + other for text, other in zip(texts, any_texts(3, 400), strict=True)]
     found = list(shingles(pa.array(texts), 3))
-    keys = np.concatenate([band_keys(block, 1, range(512), seed=7)[0] for block in found], axis=1)
+    signature = np.concatenate([minima(block, range(513), seed=7) for block in found], axis=1)
+    keys = band_keys(signature, 1)[0]
     sets, left = shingle_sets(pa.array(texts), 3), np.arange(400)
     estimated, index = (keys[:, :400] == keys[:, 400:]).mean(axis=0), jaccard(sets, sets, left, left + 400)
     error = estimated - index
     assert abs(error.mean()) < 4 * np.sqrt((index * (1 - index)).mean() / 512 / 400)
     assert error.std() == pytest.approx(np.sqrt((index * (1 - index)).mean() / 512), rel=0.2)
+    drawn = sketches(signature)
+    differing = np.bitwise_count(drawn[:400] ^ drawn[400:]).sum(axis=1)
+    assert (differing / SKETCH_BITS).mean() == pytest.approx(((1 - index) / 2).mean(), abs=0.01)
 
 
 def test_another_seed_is_another_signature() -> None:
     (block,) = shingles(pa.array(["two dogs on a beach"]), 5)
-    assert not (band_keys(block, 3, range(8), seed=0)[0] == band_keys(block, 3, range(8), seed=1)[0]).any()
+    assert not (band_keys(minima(block, range(25), 0), 3)[0] == band_keys(minima(block, range(25), 1), 3)[0]).any()
+    assert (minima(block, range(5, 9), 0) == minima(block, range(9), 0)[5:]).all()
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.95, 1.0])
@@ -75,7 +80,15 @@ def test_bands_follow_from_the_threshold(threshold: float) -> None:
     chosen = banding(threshold, 0.98, 128)
     assert chosen.bands * chosen.rows <= 128
     assert chosen.chance(threshold) >= 0.98
-    assert chosen.rows == 128 or Banding(128 // (chosen.rows + 1), chosen.rows + 1).chance(threshold) < 0.98
+    assert chosen.rows == 128 or Banding(128 // (chosen.rows + 1), chosen.rows + 1).chance(threshold) < 0.983
+
+
+@pytest.mark.parametrize("bits", [1, 20, 128, 500])
+def test_a_sketch_lets_pairs_at_the_threshold_through(bits: int) -> None:
+    most, used = most_differing_bits(0.7, bits), min(bits, SKETCH_BITS)
+    drawn = np.random.default_rng(0).binomial(used, 0.15, 100_000)
+    assert (drawn > most).mean() < 0.003
+    assert most == used or (drawn > most - 1).mean() > 0.001
 
 
 def test_who_meets() -> None:
