@@ -34,7 +34,8 @@ _STALE_SECONDS = 600.0  # RFC 8767: a request that waited for its turn goes on w
 _NAMES = 65_536
 _TRIES = 4  # each waits twice as long as the one before
 _NO_DATA = frozenset({dns_errors.ARES_ENODATA})
-_NO_NAME = frozenset({dns_errors.ARES_ENOTFOUND, dns_errors.ARES_EBADNAME, dns_errors.ARES_EBADQUERY})
+_UNASKED = frozenset({dns_errors.ARES_EBADNAME, dns_errors.ARES_EBADQUERY})  # c-ares says so itself: no resolver was asked
+_NO_NAME = _UNASKED | {dns_errors.ARES_ENOTFOUND}
 _REPLIES = _NO_DATA | _NO_NAME | {dns_errors.ARES_ESERVFAIL, dns_errors.ARES_EREFUSED, dns_errors.ARES_EFORMERR, dns_errors.ARES_ENOTIMP}
 
 
@@ -206,6 +207,8 @@ class Resolver:
     def _note(self, name: str, begun: float, error: dns_errors.DNSError | None = None) -> None:
         if error is not None and error.args[0] not in _REPLIES:
             self.statistics.silent += 1
+            return
+        if error is not None and error.args[0] in _UNASKED:
             return
         self.statistics.seconds.append(time.monotonic() - begun)
         self.outage.succeeded()

@@ -70,8 +70,8 @@ class ScorePhase:
         Raises UsageError for scorers that look at images where the pool has none.
         """
         clip = self.settings.clip
-        if (clip or self.settings.image) and pool.snapshot("fetched").version < 0:
-            raise UsageError("the pool has no images yet: fetch first, or score captions alone  (image=null clip=null)")
+        if (clip or self.settings.image or self.settings.own) and pool.snapshot("fetched").version < 0:
+            raise UsageError("the pool has no images yet: fetch first, or score captions alone  (image=null clip=null, none of your own)")
         if clip is None:
             return
         document, sha256 = f"model_{clip.column}", clip.weights_sha256()
