@@ -77,14 +77,19 @@ class Crew(ABC):
 
     def work(self) -> Iterator[PartReport | PartFailure]:
         """Like `outcomes`, but the workers stay for what may be added."""
-        left = len(self.waiting)
-        while left and len(self.workers) < self.size:
-            self.workers.append(self.hire())
-        while left:
+        while True:
             self._hand_out()
+            if not self.waiting and not any(worker.tasks for worker in self.workers):
+                return
+            while len(self.workers) < self.size:
+                self.workers.append(self.hire())
             for outcome in self._events():
-                left -= 1
+                self._hand_out()  # first: who asks for outcomes may take long over one, and a worker would wait
                 yield outcome
+
+    def another(self) -> PartTask | None:
+        """A part beyond those that were given, for a crew that finds its parts itself; asked for when somebody has room for it."""
+        return None
 
     def dismiss(self) -> None:
         """Ends all workers."""
@@ -94,19 +99,28 @@ class Crew(ABC):
 
     def _hand_out(self) -> None:
         """Gives the next parts to those who have least to do."""
-        while self.waiting:
-            ready = [worker for worker in self.workers if worker.ready]
-            worker = min(ready, key=lambda one: len(one.tasks), default=None)
+        while self.waiting or self._find():
+            worker = min(self._ready(), key=lambda one: len(one.tasks), default=None)
             if worker is None or not self._may_take(worker, self.waiting[0]):
                 return
             worker.assign(self.waiting.popleft())
 
+    def _ready(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.ready]
+
+    def _find(self) -> bool:
+        """Whether there is another part, which then waits; while no worker is ready, one is enough."""
+        ready = self._ready()
+        task = self.another() if not ready or any(map(self._has_room, ready)) else None
+        self.waiting.extend([task] if task else [])
+        return task is not None
+
     def _may_take(self, worker: Worker, task: PartTask) -> bool:
         """A part under suspicion is done alone."""
-        if not worker.tasks:
-            return True
-        suspected = self.tries[task.part] or any(self.tries[part] for part in worker.tasks)
-        return not suspected and len(worker.tasks) < self.at_once
+        return not worker.tasks or (not self.tries[task.part] and self._has_room(worker))
+
+    def _has_room(self, worker: Worker) -> bool:
+        return len(worker.tasks) < self.at_once and not any(self.tries[part] for part in worker.tasks)
 
     def _events(self) -> Iterator[PartReport | PartFailure]:
         """Waits for the next event, yields what came to an end."""

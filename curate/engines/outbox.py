@@ -20,15 +20,14 @@ Said = PartReport | PartFailure | CurateError
 
 
 class Outbox:
-    """One small file a part, in a folder that the driver makes and removes: `new/` until the driver has read it, then `read/`."""
+    """One small file a part, in a folder that the driver makes and removes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def open(self) -> None:
         """Makes the folder."""
-        for name in ("new", "read"):
-            (self.folder / name).mkdir(parents=True)
+        (self.folder / "new").mkdir(parents=True)
 
     def is_open(self) -> bool:
         """Whether somebody still waits for what is told."""
@@ -48,20 +47,11 @@ class Outbox:
         except FileNotFoundError:
             return
 
-    def told(self, part: int) -> bytes | None:
-        """What was said of a part, read or not."""
-        for name in ("new", "read", "new"):  # the driver may move it while we look
-            try:
-                return (self.folder / name / str(part)).read_bytes()
-            except FileNotFoundError:
-                continue
-        return None
-
     def hear(self) -> Iterator[Said]:
         """What is new; reports first, so that they count although the run ends with an error."""
         for name in sorted(os.listdir(self.folder / "new"), key=lambda name: name.startswith("stop")):
             said = decode((self.folder / "new" / name).read_bytes())
-            os.replace(self.folder / "new" / name, self.folder / "read" / name)
+            (self.folder / "new" / name).unlink()
             yield said
 
 

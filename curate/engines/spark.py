@@ -1,11 +1,13 @@
 """The Spark engine: small jobs over part names; images never pass through Spark.
 
-Each job is one order, a few parts for one Spark task, and as many jobs are under way as there are workers. Why not one
-job over all parts: Spark hands a job's rows to the driver when all of it is done (`toLocalIterator` runs one partition after
-another), fails all of it when one task fails too often, and cannot be told how many tasks may run beside each other. What
-a task has done is in its rows; on pools in a file system it also tells of each part at once, in a folder of the pool, so that
-a wave need not wait for the end of an order. Both work alike on a session of one's own and on Spark Connect; accumulators
-and listeners do not.
+Each job is one order for one Spark task, and as many jobs are under way as there are workers. Why not one job over all parts:
+Spark hands a job's rows to the driver when all of it is done (`toLocalIterator` runs one partition after another), fails all
+of it when one task fails too often, and cannot be told how many tasks may run beside each other. On pools in a file system an
+order lives long: its task takes part after part from a folder of the pool, and tells there of each as it ends, since a job
+costs more than a small part, and a worker that overlaps parts runs dry at the end of each order. On object stores, where
+driver and workers share no folder, an order is a few parts, and what became of them is in its rows. Both work alike on a
+session of one's own and on Spark Connect, and without a connection from the workers to the driver; accumulators and
+listeners do not.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from curate.engines.base import EngineSettings, PartFailure
+from curate.engines.offers import Offers
 from curate.engines.outbox import Outbox, Said, decode
 from curate.engines.skew import versions
 from curate.engines.spark_cluster import Cluster, connect, last_line, refusal
@@ -31,7 +34,8 @@ from curate.errors import CurateError
 from curate.stage import PartReport, PartTask, Phase
 from curate.store import Pool
 
-_LONGEST = 16  # parts of an order for each part that a worker does at once: fewer orders, but also less to share out at the end
+_LONGEST = 16  # parts of an order on an object store for each that a worker does at once: more would leave less to share out at the end
+_AHEAD = 64  # parts offered beyond what all workers do at once, for what they finish until the driver looks again
 _POLL_SECONDS = 0.1
 _CHECK_SECONDS = 2.0
 
@@ -57,7 +61,8 @@ class SparkEngine:
 class _Job:
     """An order under way: one Spark job, watched by a thread."""
 
-    tasks: dict[int, PartTask]
+    name: str
+    tasks: Sequence[PartTask]  # none where it takes them itself
     cells: Sequence[bytes] = ()
     error: Exception | None = None
 
@@ -69,24 +74,27 @@ class _Jobs:
         self.settings, self.cluster, self.resources = settings, cluster, phase.resources
         self.blob, self.profile = pickle.dumps(phase), cluster.profile(phase.resources)
         self.waiting, self.tries = collections.deque(tasks), collections.Counter[int]()
-        self.left = {task.part for task in tasks}
-        self.running: list[_Job] = []
+        self.left = {task.part: task for task in tasks}
+        self.running: dict[str, _Job] = {}
         self.ended: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self.tag, self.outbox = f"curate-{uuid.uuid4().hex}", _outbox(tasks[0].pool)
-        self.checked = time.monotonic()
+        self.offers = Offers(self.outbox.folder) if self.outbox else None
+        self.at_once = min(self.resources.parts_at_once, -(-len(tasks) // self._lanes()))
+        self.checked, self.why, self.fruitless = time.monotonic(), "", 0  # fruitless: jobs that did nothing since a part was last told of
 
     def outcomes(self) -> Iterator[PartReport | PartFailure]:
         """One for each part, as they come. Closing it ends the jobs."""
-        if self.outbox:
-            self.outbox.open()
         try:
+            if self.outbox and self.offers:
+                self.outbox.open()
+                self.offers.open()
             while self.left:
                 self._hand_out()
                 for said in self._events():
                     if isinstance(said, CurateError):
                         raise said
-                    if said.part in self.left:  # an order that was given again may be done twice
-                        self.left.discard(said.part)
+                    if self.left.pop(said.part, None):  # an order that was given again may be done twice
+                        self.fruitless = 0
                         yield said
         finally:
             self.cluster.cancel(self.tag)
@@ -95,19 +103,32 @@ class _Jobs:
 
     # -- orders
 
+    def _lanes(self) -> int:
+        return self.settings.workers or self.cluster.lanes()
+
     def _hand_out(self) -> None:
         """Starts jobs while parts wait and there is room."""
-        lanes = (self.settings.workers or self.cluster.lanes()) if self.waiting else 0
-        while self.waiting and len(self.running) < lanes:
-            job = _Job({task.part: task for task in self._next(lanes)})
-            self.running.append(job)
+        untaken = self.offers.count() if self.offers else 0
+        lanes = self._lanes() if self.waiting or untaken else 0
+        untaken += self._offer(lanes * self.at_once + _AHEAD - untaken)
+        while len(self.running) < min(lanes, len(self.left)) and (self.waiting or untaken):
+            job = _Job(uuid.uuid4().hex, () if self.offers else tuple(self._next(lanes)))
+            self.running[job.name] = job
             threading.Thread(target=self._run, args=(job, self._order(job)), name="spark job", daemon=True).start()
+
+    def _offer(self, room: int) -> int:
+        """Leaves parts where workers find them; returns how many."""
+        before = len(self.waiting)
+        while self.offers and self.waiting and before - len(self.waiting) < room:
+            task = self.waiting.popleft()
+            self.offers.offer(task, self.tries[task.part])
+        return before - len(self.waiting)
 
     def _next(self, lanes: int) -> Iterator[PartTask]:
         """The parts of the next order: many while much is left, few at the end; one whose worker died goes alone."""
-        at_once, fair = self.resources.parts_at_once, -(-len(self.waiting) // lanes)
+        fair = -(-len(self.waiting) // lanes)
         share = -(-fair // 2) if lanes > 1 else fair
-        size = min(max(share, min(at_once, fair)), _LONGEST * at_once)
+        size = min(max(share, min(self.at_once, fair)), _LONGEST * self.at_once)
         for number in range(size):
             if not self.waiting or (number and self.tries[self.waiting[0].part]):
                 return
@@ -117,10 +138,8 @@ class _Jobs:
                 return
 
     def _order(self, job: _Job) -> bytes:
-        tried = max(self.tries[part] for part in job.tasks)
         outbox = str(self.outbox.folder) if self.outbox else None
-        tasks = tuple(job.tasks.values())
-        return pickle.dumps(Order(self.blob, self.resources.parts_at_once, tasks, self.settings, outbox, tried))
+        return pickle.dumps(Order(job.name, self.blob, self.at_once, tuple(job.tasks), self.settings, outbox))
 
     def _run(self, job: _Job, order: bytes) -> None:
         """In a thread of its own: waits for the Spark job."""
@@ -140,8 +159,10 @@ class _Jobs:
         ended = self._ended()
         yield from self.outbox.hear() if self.outbox else ()
         for job in ended:
-            self.running.remove(job)
+            del self.running[job.name]
+            yield from map(decode, job.cells)
             yield from self._judge(job)
+        yield from self._lost(self.offers.abandoned(self.running) if self.offers else ())
         if time.monotonic() - self.checked > _CHECK_SECONDS:
             self.cluster.check()
             self.checked = time.monotonic()
@@ -154,22 +175,27 @@ class _Jobs:
                 found.append(self.ended.get_nowait())
         return found
 
-    def _judge(self, job: _Job) -> Iterator[Said]:
-        """What a job's rows say; parts of which it says nothing lost their worker, and are given again or given up."""
-        yield from map(decode, job.cells)
-        lost = [task for part, task in job.tasks.items() if part in self.left]
-        if not lost:
-            return
-        why = ""
+    def _judge(self, job: _Job) -> Iterator[PartFailure]:
+        """What has to be said of a job that has ended. Where job after job does nothing, though there is enough to do, all parts fail."""
+        self.why = ""
         if job.error is not None:
             self.cluster.check()
-            why = self._reason(job.error)
-        for task in lost:
-            self.tries[task.part] += 1
-            if self.tries[task.part] >= self.settings.tries:
-                yield PartFailure(task.part, f"its worker died {self.settings.tries} times{why}", crashed=True)
+            self.why = self._reason(job.error)
+        yield from self._lost([task.part for task in job.tasks])
+        self.fruitless += not job.cells and bool(job.error or (self.offers and self.offers.count()))
+        if self.fruitless >= self.settings.tries * (len(self.running) + 1):
+            yield from [PartFailure(part, f"Spark jobs did nothing, {self.fruitless} one after another{self.why}") for part in self.left]
+
+    def _lost(self, parts: Iterable[int]) -> Iterator[PartFailure]:
+        """Parts of orders that ended and did not tell of them lost their worker; they are given again or given up."""
+        for part in parts:
+            if part not in self.left:
+                continue
+            self.tries[part] += 1
+            if self.tries[part] >= self.settings.tries:
+                yield PartFailure(part, f"its worker died {self.settings.tries} times{self.why}", crashed=True)
             else:
-                self.waiting.append(task)
+                self.waiting.append(self.left[part])
 
     def _reason(self, error: Exception) -> str:
         """What Spark said, in a line. Raises what a worker raised, and what another try would not help."""

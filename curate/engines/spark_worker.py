@@ -1,4 +1,4 @@
-"""What a Spark task does: it has a few parts done by a process of its own, and tells the driver of each as it ends."""
+"""What a Spark task does: it has part after part done by a process of its own, and tells the driver of each as it ends."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pathlib import Path
 import pyarrow as pa
 from pyspark import TaskContext
 
-from curate.engines.base import EngineSettings, PartFailure
-from curate.engines.crew import Crew
+from curate.engines.base import EngineSettings
 from curate.engines.local import Processes
-from curate.engines.outbox import Outbox, Said, decode, encode
+from curate.engines.offers import Offers
+from curate.engines.outbox import Outbox, Said, encode
 from curate.engines.skew import refuse_skew
 from curate.errors import CurateError, UsageError
 from curate.stage import PartTask
@@ -27,17 +27,19 @@ from curate.stage import PartTask
 OUTCOMES = "outcome binary"
 """Schema of what `work` yields: one cell a part."""
 
+_MOST = 256  # parts that an order takes: what became of them comes to the driver at once when it ends, and others want Spark's slots too
+
 
 @dataclass(frozen=True)
 class Order:
-    """What one Spark task is to do: parts of one phase, how, where to tell, and how often their workers died before."""
+    """What one Spark task is to do: these parts of one phase, or with `outbox` those that it takes from that folder."""
 
+    name: str
     phase: bytes
     parts_at_once: int
     tasks: tuple[PartTask, ...]
     settings: EngineSettings
     outbox: str | None
-    tried: int = 0
 
 
 def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -64,30 +66,18 @@ def _cells(cells: Sequence[bytes]) -> pa.RecordBatch:
 
 
 def _do(order: Order, where: str) -> Iterator[Said]:
-    """Outcomes of the order's parts; what an earlier attempt of the same Spark task has told already is told again."""
+    """Outcomes of the order's parts. A second attempt does nothing: the driver gives what the first had in hand again, each part alone."""
     outbox = Outbox(Path(order.outbox)) if order.outbox else None
     if outbox is not None and not outbox.is_open():
         if not outbox.folder.parent.is_dir():
             raise UsageError(f"{where} does not see {outbox.folder.parent}: a pool must lie at one path that every machine mounts")
         return  # the run has ended without us
-    told = {task.part: outbox.told(task.part) for task in order.tasks} if outbox else {}
-    for content in filter(None, told.values()):
-        yield decode(content)
-    for said in _outcomes(order, [task for task in order.tasks if not told.get(task.part)]):
+    if _attempt():
+        return
+    for said in _hosted(order):
         if outbox is not None:
             outbox.tell(said)
         yield said
-
-
-def _outcomes(order: Order, left: Sequence[PartTask]) -> Iterator[Said]:
-    attempt = _attempt()
-    if not attempt:
-        yield from _hosted(order, left)
-    elif len(left) == 1 and order.tried + attempt >= order.settings.tries:  # it takes executors with it: Spark would go on for longer
-        yield PartFailure(left[0].part, f"its worker died {order.settings.tries} times", crashed=True)
-    else:
-        for task in left:  # an executor died on one of them: one after another, so that the others are told before it dies again
-            yield from _hosted(order, [task])
 
 
 def _attempt() -> int:
@@ -98,20 +88,52 @@ def _attempt() -> int:
 # -- the process that works
 
 
-_kept: dict[str, Crew] = {}  # at most one
+_kept: dict[str, _Hosted] = {}  # at most one
 
 
-def _hosted(order: Order, tasks: Sequence[PartTask]) -> Iterator[Said]:
-    """Has the parts done by a child of this process.
+class _Hosted(Processes):
+    """A child of this process that does parts.
 
     Why a child: Spark fails a task when its Python worker dies, and a job when a task fails too often; so that a part which
     kills its worker or hangs costs itself a try and nothing else, this process only watches. Spark keeps it for later tasks
     (spark.python.worker.reuse), and with it the child, which has opened the phase.
     """
+
+    order = ""
+    offers: Offers | None = None
+    hand: dict[int, int]  # part taken from the offers -> how often its worker had died by then
+    left = 0
+
+    def begin(self, order: Order) -> None:
+        """Another order for the same child."""
+        self.order, self.hand, self.left = order.name, {}, _MOST
+        self.offers = Offers(Path(order.outbox)) if order.outbox else None
+        self.add(order.tasks)
+
+    def another(self) -> PartTask | None:
+        """The next part of the folder, where there is one and this order may take more."""
+        found = self.offers.take(self.order) if self.offers and self.left else None
+        if found is None:
+            return None
+        task, tried = found
+        self.left -= 1
+        self.tries[task.part] = self.hand[task.part] = tried
+        return task
+
+    def told(self, part: int) -> None:
+        """The driver has been told of a part. Where it thought this order dead and gave the part to another, the order takes no more."""
+        if self.offers and not self.offers.done(self.order, part, self.hand.pop(part)):
+            self.left = 0
+
+
+def _hosted(order: Order) -> Iterator[Said]:
+    """Has the parts done; each counts as told when the next one is asked for."""
     crew = _crew(order)
-    crew.add(tasks)
+    crew.begin(order)
     try:
-        yield from crew.work()
+        for said in crew.work():
+            yield said
+            crew.told(said.part)
     except CurateError as error:
         _dismiss()
         yield error
@@ -120,7 +142,7 @@ def _hosted(order: Order, tasks: Sequence[PartTask]) -> Iterator[Said]:
         raise
 
 
-def _crew(order: Order) -> Crew:
+def _crew(order: Order) -> _Hosted:
     gpus = _gpus()
     key = hashlib.sha256(pickle.dumps((order.phase, order.parts_at_once, order.settings.model_dump_json(), gpus))).hexdigest()
     if key not in _kept:
@@ -128,7 +150,7 @@ def _crew(order: Order) -> Crew:
         if gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         _forget_main()
-        _kept[key] = Processes(order.settings, order.phase, order.parts_at_once, (), 1)
+        _kept[key] = _Hosted(order.settings, order.phase, order.parts_at_once, (), 1)
     return _kept[key]
 
 

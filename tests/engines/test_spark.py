@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import json
+import operator
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from curate import errors
 from curate.engines.base import EngineSettings, PartFailure
+from curate.engines.offers import Offers
 from curate.engines.outbox import Outbox, decode, encode
 from curate.engines.skew import versions
 from curate.errors import CurateError, LocalFault, MissingExtra
 from curate.run import make_engine, stale_parts
-from curate.stage import PartFile, PartReport
+from curate.stage import Again, PartFile, PartReport, PartTask
 from curate.store import Pool
 from tests.engines.phases import Groups, notes, wait_until
-from tests.engines.pools import parts_of
+from tests.engines.pools import parts_of, plan, work
 from tests.engines.spark_nodes import HOME, daemon, lacks_java, nodes
 from tests.engines.test_conformance import RECIPE, hashes, started
 from tests.ports import free_port
@@ -111,13 +118,13 @@ def test_the_outbox_says_each_thing_once_and_reports_before_errors(tmp_path: Pat
     box = Outbox(tmp_path / "box")
     report = PartReport(3, (PartFile("t", 3, "p", 5, 2, "b"),), collections.Counter(ok=2), {"visits": 1.5, "seen": np.int64(7)})
     box.tell(report)  # nobody waits: nothing happens
-    assert not box.is_open() and box.told(3) is None
+    assert not box.is_open()
     box.open()
     box.tell(LocalFault("full"))
     box.tell(report)
     first, second = box.hear()
     assert first == report and isinstance(second, LocalFault) and str(second) == "full"
-    assert list(box.hear()) == [] and decode(box.told(3) or b"") == report
+    assert list(box.hear()) == []
     box.close()
     assert not (tmp_path / "box").exists()
 
@@ -131,6 +138,93 @@ def test_errors_and_failures_travel_as_text() -> None:
         """Not of the tree: its nearest relative stands for it."""
 
     assert type(decode(encode(Odd("x")))) is LocalFault
+
+
+# -- the folder from which workers take parts
+
+
+def test_a_part_is_taken_once_in_order_and_given_back_by_orders_that_ended(tmp_path: Path) -> None:
+    offers = Offers(tmp_path)
+    offers.open()
+    tasks = [PartTask("pool", part, {"rows": f"/{part}"}, "b", again=Again(("ok",)), without=frozenset({part})) for part in (10, 9, 100)]
+    for task in tasks:
+        offers.offer(task, tried=2)
+    assert offers.count() == 3
+    assert [offers.take("dead"), offers.take("alive"), offers.take("dead"), offers.take("dead")] == [
+        (tasks[1], 2), (tasks[0], 2), (tasks[2], 2), None,
+    ]  # fmt: skip
+    assert offers.done("dead", 9, 2)
+    assert list(offers.abandoned({"alive"})) == [100]
+    assert not offers.done("dead", 100, 2) and list(offers.abandoned({"alive"})) == []
+    assert offers.done("alive", 10, 2) and offers.count() == 0
+    shutil.rmtree(tmp_path)
+    assert offers.take("late") is None and not offers.done("late", 10, 2)
+
+
+def test_two_who_take_at_the_same_time_never_have_the_same_part(tmp_path: Path) -> None:
+    offers = Offers(tmp_path)
+    offers.open()
+    for part in range(300):
+        offers.offer(PartTask("pool", part, {}, "b"), tried=0)
+    together = threading.Barrier(4)
+
+    def take(name: str) -> list[int]:
+        together.wait()
+        return [task.part for task, _ in iter(lambda: offers.take(name), None)]
+
+    with ThreadPoolExecutor(4) as hands:
+        taken = list(itertools.chain(*hands.map(take, "abcd")))
+    assert sorted(taken) == list(range(300))
+
+
+def test_an_order_takes_part_after_part(tmp_path: Path, spark_cluster: dict) -> None:
+    """40 parts are two jobs where two workers are."""
+    from curate.engines.spark_cluster import connect
+
+    pool, settings = Pool.create(tmp_path / "pool"), EngineSettings(name="spark", workers=2, **spark_cluster)
+    plan(pool, {part: ["x"] for part in range(40)})
+    context = connect(settings).context
+    assert context is not None
+    before = len(context.statusTracker().getJobIdsForGroup(None))
+    assert work(pool, Groups(), settings).parts == 40
+    assert len(context.statusTracker().getJobIdsForGroup(None)) - before == 2
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["folder", "object store"])
+def test_a_lost_task_costs_what_it_had_in_hand_a_try(
+    pool: Pool, spark_cluster: dict, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """The Python worker that watches is killed; where driver and workers share no folder, its whole order is given again."""
+    from curate.engines import spark
+
+    if not shared:
+        monkeypatch.setattr(spark, "_outbox", lambda pool: None)
+    tasks, _ = stale_parts(pool, Groups())
+    phase, settings = Groups(hang=(0,), die_once=(3,)), EngineSettings(name="spark", workers=2, tries=2, **spark_cluster)
+    with ThreadPoolExecutor(1) as hand:
+        outcomes = hand.submit(lambda: list(make_engine(settings).each(phase, tasks)))
+        wait_until(lambda: 0 in [line["part"] for line in notes(pool.path / "tmp" / "begun")])
+        pid = next(line["pid"] for line in notes(pool.path / "tmp" / "begun") if line["part"] == 0)
+        psutil.Process(pid).parent().kill()
+    found = outcomes.result()
+    assert sorted(outcome.part for outcome in found) == [0, 1, 2, 3, 4]
+    assert not [outcome for outcome in found if isinstance(outcome, PartFailure)]
+
+
+def test_jobs_that_never_come_to_work_fail_the_parts(pool: Pool, spark_cluster: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    from curate.engines import spark
+
+    class Broken:
+        """Cannot be read by a worker."""
+
+        def __reduce__(self) -> tuple[Callable, tuple[int, int]]:
+            return operator.floordiv, (1, 0)
+
+    monkeypatch.setattr(spark, "versions", Broken)
+    tasks, _ = stale_parts(pool, Groups())
+    found = list(make_engine(EngineSettings(name="spark", workers=1, tries=1, **spark_cluster)).each(Groups(), tasks))
+    assert sorted(outcome.part for outcome in found) == [0, 1, 2, 3, 4]
+    assert {outcome.message.partition(" (")[0] for outcome in found} == {"Spark jobs did nothing, 1 one after another"}
 
 
 # -- as users start it
