@@ -15,19 +15,24 @@ _POINTS, _CENTROIDS = 2048, 8192  # a block of products takes 64 MiB
 _SPLIT = 1 / 1024
 
 
-def fit(points: Points, count: int, iterations: int = 20, seed: int = 0) -> NDArray[np.float32]:
+def fit(points: Points, count: int, iterations: int = 20, seed: int = 0, *, spherical: bool = False) -> NDArray[np.float32]:
     """`count` centroids (count, dim) of the points: Lloyd's algorithm by Euclidean distance, from points drawn without repetition.
 
-    Centroids are plain means, no unit vectors. One that has lost all its points moves beside that of the largest cluster, as
-    in Faiss (Douze et al., arXiv:2401.08281). Beside the points, memory holds two sets of centroids. Raises ValueError when
-    there are fewer points than centroids.
+    Centroids are plain means, no unit vectors. With `spherical` they have length 1 and the nearest has the largest product
+    (Dhillon, Modha: Concept decompositions for large sparse text data using clustering, Machine Learning 42, 2001): for points of
+    length 1. A centroid that has lost all its points moves beside that of the largest cluster, as in Faiss (Douze et al.,
+    arXiv:2401.08281). Beside the points, memory holds two sets of centroids. Raises ValueError when there are fewer points than
+    centroids.
     """
     if len(points) < count:
         raise ValueError(f"{count} clusters of {len(points)} points")
     drawn = np.sort(np.random.default_rng(seed).choice(len(points), count, replace=False))
     centroids = points[drawn].astype(np.float32)
     for _ in range(iterations):
-        centroids = _means(points, nearest(points, centroids, -(centroids**2).sum(axis=1) / 2)[0], count)
+        offsets = None if spherical else -(centroids**2).sum(axis=1) / 2
+        centroids = _means(points, nearest(points, centroids, offsets)[0], count)
+        if spherical:
+            centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)  # opposite points have no mean direction
     return centroids
 
 

@@ -4,6 +4,7 @@
       pool.json               format version
       tables/<name>/          one Delta table each; data files are <part>-<sha256>.parquet
       tars/ embeddings/ …     side files, named the same way, named in turn by columns of the tables
+      fitted/                 arrays that were fitted on the pool, named in turn by documents
       documents/              small JSON documents, replaced atomically
       leases/                 who is writing which table
       tmp/                    files that are not published yet
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -30,12 +32,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
+from numpy.typing import NDArray
 
 from curate import bucket
 from curate import schema as schemas
@@ -267,6 +271,12 @@ class Pool:
             os.replace(temporary, target / name)
             sync_folder(target)
         return f"{folder}/{name}"
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The array of a .npy file of the pool, mapped where it lies on a disk."""
+        path = self.path / name
+        stored: NDArray[Any] = np.load(io.BytesIO(path.read_bytes())) if isinstance(path, ObjectPath) else np.load(path, mmap_mode="r")
+        return stored
 
     def write_document(self, name: str, content: Mapping[str, object]) -> None:
         """Replaces the JSON document `name` atomically."""

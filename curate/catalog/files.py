@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -168,7 +167,7 @@ def _check_part_embeddings(pool: Pool, path: Path, where: str, check: Check) -> 
     data = read_table(path, names)
     for name in sorted(filter(None, data["embedding_file"].unique().to_pylist())):
         try:
-            found = _load(pool.path / name)
+            found = pool.array(name)
         except (OSError, ValueError, EOFError) as error:
             check.fail(f"{where}: {name} cannot be read: {error}")
             continue
@@ -177,11 +176,6 @@ def _check_part_embeddings(pool: Pool, path: Path, where: str, check: Check) -> 
         if len(found) == data.num_rows:
             filled = [int(row) for row in _unscored(data) if np.any(found[row])]
             check.require(not filled, f"{where}: row {filled[0] if filled else ''} has an embedding and no score")
-
-
-def _load(path: Path) -> np.ndarray:
-    stored: np.ndarray = np.load(io.BytesIO(path.read_bytes())) if isinstance(path, ObjectPath) else np.load(path, mmap_mode="r")
-    return stored
 
 
 def _unscored(data: pa.Table) -> np.ndarray:

@@ -29,15 +29,18 @@ NO_POLICY = ""
 """Given as `policy`: join no decisions but the prefilter's, so that every row with a score is still undecided."""
 
 _ALWAYS = ("rows", "decisions_prefilter", "fetched")
+_WHOLE = ("groups_", "pairs_")  # tables with all columns of their family, also where an older pool has fewer
 _HIDDEN = ("part", "row", "basis", "reason", "earlier_parts")
 
 
-def connect(pool: Pool, policy: str | None = None, versions: Mapping[str, int] | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    pool: Pool, policy: str | None = None, versions: Mapping[str, int] | None = None, groups: str | None = None
+) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB connection with a view per table, the table `reasons` and the view `samples`.
 
     `samples` joins the decisions of `policy` (default: the pool's current one; `NO_POLICY` for none). `versions` pins
     tables to an older version; the rest are pinned to the newest. `clip_score` and the group columns are the ones that
-    the policy used. Raises UsageError for a policy that was not applied.
+    the policy used; `groups` names others. Raises UsageError for a policy that was not applied.
     """
     chosen = current_policy(pool) if policy is None else policy
     snapshots = pin(pool, versions)
@@ -52,7 +55,7 @@ def connect(pool: Pool, policy: str | None = None, versions: Mapping[str, int] |
         _add_view(connection, name, snapshots.get(name), files.get(name, ()))
     subset = read_subset(pool, chosen)
     clip = subset.clip_column if subset.clip_column in clip_columns(snapshots) else current_clip_column(pool, snapshots)
-    connection.execute(_samples_sql(connection, snapshots, chosen, clip, subset.groups))
+    connection.execute(_samples_sql(connection, snapshots, chosen, clip, groups or subset.groups))
     _lock(connection, [str(source.path) for found in files.values() for source in found])
     return connection
 
@@ -162,7 +165,7 @@ def _add_reasons(connection: duckdb.DuckDBPyConnection) -> None:
 
 def _add_view(connection: duckdb.DuckDBPyConnection, name: str, snapshot: Snapshot | None, files: Sequence[Source]) -> None:
     """A table's view: its declared columns, typed even where no file has them, over the pinned files."""
-    arrow = snapshot.schema if snapshot is not None and snapshot.schema is not None else schemas.table(name)
+    arrow = schemas.table(name) if name.startswith(_WHOLE) or snapshot is None or snapshot.schema is None else snapshot.schema
     parts = [f"FROM {_add_empty(connection, name, arrow)}"]
     if files:
         listed = ", ".join(_text(str(file.path)) for file in files)
@@ -230,7 +233,7 @@ def _columns(snapshots: Mapping[str, Snapshot], clip: str | None) -> list[_Colum
 
 def _candidates(snapshots: Mapping[str, Snapshot], clip: str | None) -> Iterator[_Column]:
     scores = _score_columns(snapshots)
-    groups = [("grouped", ["group_id", "group_size", "match"])]
+    groups = [("grouped", ["group_id", "group_size", "match", "group_cluster", "group_rank", "group_similarity"])]
     for table, names in [*((name, _schema(snapshots, name).names) for name in ("rows", "fetched")), *scores, *groups]:
         yield from (_Column(table, name, name) for name in names if name not in _HIDDEN)
     holder = next((table for table, names in scores if clip in names), None)

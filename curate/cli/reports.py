@@ -115,13 +115,13 @@ def _training(report: TrainReport) -> list[str]:
 
 
 def _dedupe(report: DedupeReport) -> list[str]:
-    before = "" if report.recomputed else " (as before)"
-    what, equal, near = {
-        "pictures": ("pictures", "have equal bytes", "look alike"),
-        "captions": ("captions", "are equal", "are nearly so"),
+    what, groups, pairs = {
+        "pictures": ("pictures", "of copies", f"{report.exact_pairs:,} pairs have equal bytes, {report.near_pairs:,} look alike"),
+        "captions": ("captions", "of copies", f"{report.exact_pairs:,} pairs are equal, {report.near_pairs:,} are nearly so"),
+        "embeddings": ("embeddings", "of near ones", f"{report.near_pairs:,} are near one that is preferred"),
     }[report.by]
-    pairs = f"{report.exact_pairs:,} pairs {equal}, {report.near_pairs:,} {near}"
-    return [f"{report.grouped_rows:,} of {report.rows:,} {what} in {counted(report.groups, 'group')} of copies{before}; {pairs}"]
+    before = "" if report.recomputed else " (as before)"
+    return [f"{report.grouped_rows:,} of {report.rows:,} {what} in {counted(report.groups, 'group')} {groups}{before}; {pairs}"]
 
 
 def _filter(report: FilterReport) -> list[str]:

@@ -69,13 +69,14 @@ def dedupe(pool: str, overrides: tuple[str, ...]) -> None:
     """Find rows that show or say the same.
 
     Equal bytes, and re-encoded, resized or brightened copies; with by=captions, captions that are equal or share most of
-    their runs of characters. A policy takes the groups that groups=NAME says.
+    their runs of characters; with by=embeddings, pictures that mean the same to the CLIP model that scored them (SemDeDup).
+    A policy takes the groups that groups=NAME says.
 
     \b
     Examples:
       curate dedupe POOL
-      curate dedupe POOL name=strict radius_bits=2
       curate dedupe POOL by=captions captions.jaccard=0.8
+      curate dedupe POOL by=embeddings semantic.epsilon=0.03 semantic.keep=best
     """
     import curate
     from curate.settings import values

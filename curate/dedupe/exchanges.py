@@ -62,13 +62,17 @@ _PAIR = (("first", pa.int64()), ("second", pa.int64()), ("distance", pa.float32(
 PAIRS = _lines("chunk", ("chunk", pa.int64()), *_PAIR, placed=True)
 """Merged pairs of places, `first` before `second`, on their way to the chunk of parts that `first` is in.
 
-`distance` counts bits of perceptual hashes; of captions it is 1 − Jaccard index."""
+`distance` counts bits of perceptual hashes; of captions it is 1 − Jaccard index, of embeddings 1 − cosine."""
 MEMBERS = _lines("root", ("root", pa.int64()), *_ID, ("place", pa.int64()), ("count", pa.int64()))
 """Leaders with the smallest place of their component."""
 VERDICTS = _lines("leader", ("leader", pa.int64()), *_FOUND)
 """For each leader its group: smallest sample_id, number of pictures, whether all bytes are equal."""
 ROWS = _lines("chunk", ("chunk", pa.int64()), ("place", pa.int64()), *_FOUND, placed=True)
-"""The same for each picture, on its way to the chunk of its part."""
+"""The same for each row, on its way to the chunk of its part."""
+CLUSTERED = Lines(
+    pa.schema([*ROWS.schema, ("cluster", pa.int64()), ("rank", pa.int64()), ("similarity", pa.float64())]), "chunk", placed=True
+)
+"""The same for each row with an embedding: also its cluster, its place there by preference, its largest cosine to one before it."""
 
 
 def array(table: pa.Table, name: str) -> NDArray[np.generic]:

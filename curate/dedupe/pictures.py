@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate import schema as schemas
+from curate.dedupe.centroids import fit
+from curate.dedupe.centroids import known as known_centroids
+from curate.dedupe.clusters import prune
 from curate.dedupe.grouping import group
 from curate.dedupe.settings import DedupeSettings, Kind
 from curate.dedupe.tables import Inputs, ReadCaptions, ReadPictures, Write, chunks, pin
@@ -49,9 +52,10 @@ def dedupe(pool: Pool, run: Run, settings: DedupeSettings, crew: Crew, progress:
     that was interrupted stopped, and holds one bucket of rows at a time. Raises UsageError when a table it needs is missing,
     or the name is that of groups of another kind.
     """
-    inputs = pin(pool, f"scores_{settings.scores}" if settings.by == "pictures" and settings.perceptual else None)
-    basis = fingerprint(identity_of("dedupe", VERSION, settings.matters()), *inputs.names())
-    known = _known(pool, settings, inputs, basis)
+    _refuse_another_kind(pool, settings)
+    inputs = pin(pool, _scores(settings), settings.by)
+    centroids = known_centroids(pool, settings, inputs) if settings.by == "embeddings" else ""
+    known = None if centroids is None else _known(pool, settings, inputs, _basis(settings, inputs, centroids))
     if known is not None:
         return known
     told, progress = f"dedupe {settings.name}", progress or Silent()
@@ -61,8 +65,11 @@ def dedupe(pool: Pool, run: Run, settings: DedupeSettings, crew: Crew, progress:
         run.check()
         progress.advance(told)
 
+    if centroids is None:
+        centroids = fit(pool, settings, inputs, crew, after_round)
+    basis = _basis(settings, inputs, centroids)
     shuffle = Shuffle(pool, f"groups_{settings.name}", basis, sum(file.rows for file in inputs.fetched.files), crew, after_round)
-    found, files = _grouped(pool, shuffle, inputs, settings, basis)
+    found, files = _grouped(pool, shuffle, inputs, settings, basis, centroids)
     _commit(run, settings.name, files)
     report = _report(found, settings.by)
     pool.write_document(f"groups_{settings.name}", {"basis": basis, **vars(report)})
@@ -71,26 +78,42 @@ def dedupe(pool: Pool, run: Run, settings: DedupeSettings, crew: Crew, progress:
     return report
 
 
+def _scores(settings: DedupeSettings) -> str | None:
+    """The table of scores that is read."""
+    return f"scores_{settings.scores}" if settings.by == "embeddings" or (settings.by == "pictures" and settings.perceptual) else None
+
+
+def _basis(settings: DedupeSettings, inputs: Inputs, centroids: str) -> str:
+    fitted = [centroids] if centroids else []
+    return fingerprint(identity_of("dedupe", VERSION, settings.matters()), *fitted, *inputs.names())
+
+
+def _refuse_another_kind(pool: Pool, settings: DedupeSettings) -> None:
+    by = str((pool.read_document(f"groups_{settings.name}") or {}).get("by", "pictures"))
+    if by != settings.by and pool.snapshot(f"groups_{settings.name}").files:
+        raise UsageError(f"groups_{settings.name} holds groups of {by}: say name= something else for those of {settings.by}")
+
+
 def _known(pool: Pool, settings: DedupeSettings, inputs: Inputs, basis: str) -> DedupeReport | None:
     """What was found before, when the tables are up to date."""
     name = settings.name
     current, told = pool.snapshot(f"groups_{name}"), pool.read_document(f"groups_{name}")
-    if told is None:
-        return None
-    by = str(told.get("by", "pictures"))
-    if by != settings.by:
-        raise UsageError(f"groups_{name} holds groups of {by}: say name= something else for those of {settings.by}")
-    if sorted(current.by_part) != inputs.parts() or not all(file.basis == told["basis"] == basis for file in current.files):
+    if told is None or sorted(current.by_part) != inputs.parts() or not all(file.basis == told["basis"] == basis for file in current.files):
         return None
     figures = {key: int(str(value)) for key, value in told.items() if key not in ("basis", "recomputed", "by")}
     return DedupeReport(**figures, recomputed=False, by=settings.by)
 
 
-def _grouped(pool: Pool, shuffle: Shuffle, inputs: Inputs, settings: DedupeSettings, basis: str) -> tuple[dict[str, float], list[PartFile]]:
+def _grouped(
+    pool: Pool, shuffle: Shuffle, inputs: Inputs, settings: DedupeSettings, basis: str, centroids: str
+) -> tuple[dict[str, float], list[PartFile]]:
     """Counters, and the files to commit."""
-    tasks, borders = chunks(inputs, str(pool.path), shuffle.buckets)
-    shuffle.run(ReadCaptions() if settings.by == "captions" else ReadPictures(inputs.scores.table if inputs.scores else None), tasks)
-    counters = group(shuffle, borders, settings)
+    if settings.by == "embeddings":
+        counters = prune(pool, shuffle, inputs, settings, centroids)
+    else:
+        tasks, borders = chunks(inputs, str(pool.path), shuffle.buckets)
+        shuffle.run(ReadCaptions() if settings.by == "captions" else ReadPictures(inputs.scores.table if inputs.scores else None), tasks)
+        counters = group(shuffle, borders, settings)
     return counters, shuffle.run(Write(f"groups_{settings.name}", basis, settings.by)).files
 
 

@@ -8,9 +8,15 @@ from pydantic import Field, model_validator
 
 from curate.settings import Settings
 
-Kind = Literal["pictures", "captions"]
-_NAMES: dict[Kind, str] = {"pictures": "pixels", "captions": "captions"}
-_OF_PICTURES = ("scores", "perceptual", "radius_bits", "chroma_tolerance", "grey_tolerance", "brightness_percent")
+Kind = Literal["pictures", "captions", "embeddings"]
+_NAMES: dict[Kind, str] = {"pictures": "pixels", "captions": "captions", "embeddings": "semantic"}
+_OF_PICTURES = {"perceptual", "radius_bits", "chroma_tolerance", "grey_tolerance", "brightness_percent"}
+_NOT_OF: dict[Kind, set[str]] = {
+    "pictures": {"captions", "semantic"},
+    "captions": {"semantic", "scores", *_OF_PICTURES},
+    "embeddings": {"captions", *_OF_PICTURES},
+}
+"""Settings on which groups of a kind do not depend."""
 
 
 class CaptionMatching(Settings):
@@ -29,8 +35,30 @@ class CaptionMatching(Settings):
     seed: int = Field(default=0, ge=0)
 
 
+class SemanticMatching(Settings):
+    """Which pictures mean the same: SemDeDup (arXiv:2303.09540) over the image embeddings of table `scores_<scores>`.
+
+    Rows are compared within a k-means cluster. One goes when its cosine to any row before it exceeds 1 - `epsilon`, in the order
+    of `keep`: hard (the paper's choice) puts the rows first that are farthest from their centroid, easy the nearest, best those
+    with the highest `score`, a column of that table (default: its CLIP cosine). `clusters` is by default one for 8,800 rows, as
+    the paper's 50,000 for 440M. Centroids are fitted by `iterations` of spherical k-means on about `sample_per_cluster` rows each.
+
+    Column `group_similarity` holds each row's largest cosine to one before it, so what a smaller epsilon would remove is known
+    without another run. Which epsilon keeps what share depends on model and pool: look, before you choose.
+    """
+
+    epsilon: float = Field(default=0.05, ge=1e-6, lt=1)
+    keep: Literal["hard", "easy", "best"] = "hard"
+    score: str = ""
+    clusters: int | None = Field(default=None, ge=1)
+    rows_per_cluster: int = Field(default=8800, ge=1)
+    sample_per_cluster: int = Field(default=256, ge=1)
+    iterations: int = Field(default=20, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
 class DedupeSettings(Settings):
-    """Which rows show the same picture, or have the same caption; found `by` one of them, into table `groups_<name>`.
+    """Which rows show the same picture, have the same caption or mean the same; found `by` one of them, into table `groups_<name>`.
 
     By pictures: equal bytes are always one group. Two other pictures match when their perceptual hashes (of table `scores_<scores>`)
     differ in at most `radius_bits` bits *and* their colour grids agree: the hash is grey and short, so alone it merges
@@ -39,7 +67,7 @@ class DedupeSettings(Settings):
     `chroma_tolerance` (largest difference between channels). Measured on 3,200 duplicates and 800 recoloured pictures of
     the generated corpus: duplicates stay below 3 in grey and 11 in chroma, recoloured pictures begin at 21 in chroma.
 
-    By captions: see `CaptionMatching`. The name is by default that of what is compared, pixels or captions.
+    By captions: see `CaptionMatching`; by embeddings: see `SemanticMatching`. The name is by default pixels, captions or semantic.
     """
 
     name: str = Field(default="pixels", pattern=r"^[a-z0-9_]+$")
@@ -51,6 +79,7 @@ class DedupeSettings(Settings):
     grey_tolerance: float = Field(default=12.0, gt=0)
     brightness_percent: float = Field(default=20.0, ge=0, le=100)
     captions: CaptionMatching = CaptionMatching()
+    semantic: SemanticMatching = SemanticMatching()
 
     @model_validator(mode="before")
     @classmethod
@@ -61,5 +90,5 @@ class DedupeSettings(Settings):
         return said
 
     def matters(self) -> dict[str, object]:
-        """What the outcome depends on: the settings without those of the other kind."""
-        return self.model_dump(mode="json", exclude={"captions"} if self.by == "pictures" else set(_OF_PICTURES))
+        """What the outcome depends on: the settings without those of other kinds."""
+        return self.model_dump(mode="json", exclude=_NOT_OF[self.by])

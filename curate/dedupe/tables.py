@@ -49,17 +49,24 @@ class Inputs:
         return sorted(self.fetched.by_part)
 
 
-def pin(pool: Pool, scores: str | None) -> Inputs:
-    """Pins the newest versions. Raises UsageError when a table is not there yet."""
+_COLUMNS: dict[Kind, tuple[str, ...]] = {"pictures": ("phash", "colour_grid"), "embeddings": ("embedding_file",)}
+_LACKING: dict[Kind, str] = {
+    "pictures": "score the pool with the image scorer, or dedupe with perceptual=false",
+    "embeddings": "score the pool with a CLIP model, or say scores= another table",
+}
+
+
+def pin(pool: Pool, scores: str | None, by: Kind = "pictures") -> Inputs:
+    """Pins the newest versions. Raises UsageError when a table is not there yet, or lacks what is compared."""
     found = Inputs(pool.snapshot("rows"), pool.snapshot("fetched"), pool.snapshot(scores) if scores else None)
     if not found.fetched.files:
         raise UsageError("nothing has been fetched into this pool yet: run  curate run ingest  first")
     if found.scores is None:
         return found
     names = found.scores.schema.names if found.scores.schema else []
-    missing = [name for name in ("phash", "colour_grid") if name not in names]
+    missing = [name for name in _COLUMNS[by] if name not in names]
     if missing:
-        raise UsageError(f"table {scores} has no {missing[0]}: score the pool with the image scorer, or dedupe with perceptual=false")
+        raise UsageError(f"table {scores} has no {missing[0]}: {_LACKING[by]}")
     unscored = sorted(set(found.parts()) - set(found.scores.by_part))
     if unscored:
         raise UsageError(f"{len(unscored)} parts, the first of them {unscored[0]}, are not in {scores}: run  curate score  first")
@@ -105,16 +112,18 @@ class ReadPictures:
 
     def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
         """Of equal bytes within the chunk, only the picture with the smallest sample_id brings its look along: no other can lead."""
-        out.emit("pictures", _led([self._part(task, part, out) for part in _parts(task)], ex.PICTURES, "grid"))
+        out.emit("pictures", _led([self._part(task, part, out) for part in parts_of(task)], ex.PICTURES, "grid"))
 
     def _part(self, task: PartTask, part: int, out: Out) -> pa.Table:
         rows, fetched = _aligned(task, part, ("row", "sample_id"), ("row", "reason", "sha256"), out)
         scores = read_table(task.inputs[f"{self.scores}/{part}"], ("row", "phash", "colour_grid")) if self.scores else None
         if scores is not None:
-            _line_up(part, rows, scores)
-        shown = _with_image(fetched)
+            line_up(part, rows, scores)
+        shown = with_image(fetched)
         sha = _words(fetched.column("sha256").take(shown), 4)
-        return pa.table({**dict(zip(ex.SHA, sha.T, strict=True)), **_names(part, rows, shown), **_looks(scores, shown)}, ex.PICTURES.schema)
+        return pa.table(
+            {**dict(zip(ex.SHA, sha.T, strict=True)), **names_of(part, rows, shown), **_looks(scores, shown)}, ex.PICTURES.schema
+        )
 
 
 @dataclass(frozen=True)
@@ -127,12 +136,12 @@ class ReadCaptions:
 
     def run(self, task: PartTask, given: Mapping[str, Gathered], out: Out) -> None:
         """Of equal captions within the chunk, only that of the smallest sample_id comes along."""
-        out.emit("captions", _led([self._part(task, part, out) for part in _parts(task)], ex.CAPTIONS, "text"))
+        out.emit("captions", _led([self._part(task, part, out) for part in parts_of(task)], ex.CAPTIONS, "text"))
 
     def _part(self, task: PartTask, part: int, out: Out) -> pa.Table:
         rows, fetched = _aligned(task, part, ("row", "sample_id", "caption"), ("row", "reason"), out)
-        shown = _with_image(fetched)
-        names, text = _names(part, rows, shown), normalised(rows.column("caption").take(shown).combine_chunks())
+        shown = with_image(fetched)
+        names, text = names_of(part, rows, shown), normalised(rows.column("caption").take(shown).combine_chunks())
         columns = {**dict(zip(ex.SHA, digests(text, names["place"]).T, strict=True)), **names}
         return pa.table({**columns, "shown": pc.not_equal(text, ""), "text": text}, ex.CAPTIONS.schema)
 
@@ -145,28 +154,36 @@ def digests(texts: pa.Array, place: NDArray[np.int64]) -> NDArray[np.uint64]:
     return np.where(alone[:, None], own, found.astype(np.uint64))
 
 
-def _parts(task: PartTask) -> list[int]:
+def parts_of(task: PartTask) -> list[int]:
+    """The parts of a chunk."""
     return [int(name.split("/")[1]) for name in task.inputs if name.startswith("rows/")]
 
 
 def _aligned(task: PartTask, part: int, of_rows: Sequence[str], of_fetched: Sequence[str], out: Out) -> tuple[pa.Table, pa.Table]:
     """Columns of the part's two tables; also tells how many rows it has."""
     rows, fetched = read_table(task.inputs[f"rows/{part}"], of_rows), read_table(task.inputs[f"fetched/{part}"], of_fetched)
-    _line_up(part, rows, fetched)
-    out.emit("parts", {"chunk": np.array([task.part]), "part": np.array([part]), "rows": np.array([rows.num_rows])})
+    line_up(part, rows, fetched)
+    tell_rows(task, part, rows.num_rows, out)
     return rows, fetched
 
 
-def _line_up(part: int, rows: pa.Table, table: pa.Table) -> None:
+def tell_rows(task: PartTask, part: int, rows: int, out: Out) -> None:
+    """Emits how many rows a part has."""
+    out.emit("parts", {"chunk": np.array([task.part]), "part": np.array([part]), "rows": np.array([rows])})
+
+
+def line_up(part: int, rows: pa.Table, table: pa.Table) -> None:
+    """Raises SchemaError unless the two tables hold the same rows of the part."""
     if not table.column("row").equals(rows.column("row")):
         raise SchemaError(f"part {part}: the rows of two tables do not line up: run  curate verify")
 
 
-def _with_image(fetched: pa.Table) -> pa.Array:
+def with_image(fetched: pa.Table) -> pa.Array:
+    """Places of the rows that have an image."""
     return pa.array(np.flatnonzero(pc.is_null(fetched.column("reason")).to_numpy(zero_copy_only=False)))
 
 
-def _names(part: int, rows: pa.Table, shown: pa.Array) -> dict[str, NDArray[Any]]:
+def names_of(part: int, rows: pa.Table, shown: pa.Array) -> dict[str, NDArray[Any]]:
     """Place and sample_id of some rows."""
     place = (part << 32) + rows.column("row").to_numpy().astype(np.int64)
     ids = _words(rows.column("sample_id").take(shown), 2)
@@ -211,7 +228,7 @@ def _words(column: pa.ChunkedArray, words: int) -> NDArray[np.uint64]:
 
 # -- writing
 
-_WORDS = {"pictures": ("exact", "perceptual"), "captions": ("same_caption", "near_caption")}
+_WORDS = {"pictures": ("exact", "perceptual"), "captions": ("same_caption", "near_caption"), "embeddings": ("semantic", "semantic")}
 """Column `match`, by what was compared: of equal ones, and of near ones."""
 
 
@@ -257,7 +274,16 @@ def _group_rows(found: pa.Table, count: int, by: Kind) -> pa.Table:
     words[alone] = None
     match[rows] = words
     data = {"row": pa.array(range(count), pa.int32()), "group_id": pa.array(group_id, pa.string())}
-    return pa.table(data | {"group_size": pa.array(size.tolist(), pa.int32()), "match": pa.array(match, pa.string())})
+    data |= {"group_size": pa.array(size.tolist(), pa.int32()), "match": pa.array(match, pa.string())}
+    clustered = [name for name in ("cluster", "rank", "similarity") if name in found.schema.names]
+    return pa.table(data | {f"group_{name}": _spread(found.column(name), rows, count) for name in clustered})
+
+
+def _spread(column: pa.ChunkedArray, rows: NDArray[np.int64], count: int) -> pa.Array:
+    """A column's values at their rows of a part, null at the others."""
+    place = np.full(count, -1)
+    place[rows] = np.arange(len(rows))
+    return column.combine_chunks().take(pa.array(place, mask=place < 0))
 
 
 def _pair_rows(pairs: pa.Table, by: Kind) -> pa.Table:

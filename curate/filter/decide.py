@@ -87,7 +87,8 @@ def preview(pool: Pool, settings: FilterSettings) -> FilterReport:
 
 
 def _opened(pool: Pool, question: _Question) -> judging.Connection:
-    connection = connect(pool, NO_POLICY, {name: found.version for name, found in question.tables.items()})
+    versions = {name: found.version for name, found in question.tables.items()}
+    connection = connect(pool, NO_POLICY, versions, question.groups and question.groups.removeprefix("groups_"))
     judging.prepare(connection, "fetched" in question.tables)
     return connection
 
@@ -142,7 +143,7 @@ def _refuse_other_model(policy: Policy, settings: FilterSettings, clip: str | No
 def _names(policy: Policy, groups: str | None) -> set[str] | None:
     """What the policy reads, by name; None when that cannot be told."""
     read = names_read(policy.text)
-    order = names_read(f"SELECT 1 FROM samples ORDER BY {policy.representative or judging.LARGEST_THEN_BEST}") if groups else set()
+    order = names_read(f"SELECT 1 FROM samples ORDER BY {policy.representative or judging.USUAL_ORDER}") if groups else set()
     return None if read is None or order is None else read | order | {fraction.column for fraction in policy.fractions}
 
 
@@ -188,7 +189,7 @@ def _evaluate(connection: judging.Connection, question: _Question) -> Subset:
         name=policy.name, digest="", basis=question.basis(), policy=policy.origin, policy_text=policy.text, policy_sha256=policy.sha256,
         mode=question.mode, parameters=values, cuts=tuple(cuts), rules=counts, user_reasons=tuple(user_reasons(rules)),
         groups=None if question.groups is None else question.groups.removeprefix("groups_"),
-        representative=policy.representative or judging.LARGEST_THEN_BEST, clip_column=question.clip_column,
+        representative=policy.representative or judging.USUAL_ORDER, clip_column=question.clip_column,
         tables={name: table.version for name, table in question.tables.items()}, decisions_version=-1, dropped=dropped, **total,
     )  # fmt: skip
 

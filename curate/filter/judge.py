@@ -28,7 +28,8 @@ REFUSED = "reason IS NOT NULL"
 PURGED = "coalesce(reason = 'purged', false)"
 WITH_IMAGE = f"(reason IS NULL AND tar_file IS NOT NULL OR {PURGED})"
 """Rows that a share is taken of; purged ones were measured before their bytes went, and a cut must not move when they go."""
-LARGEST_THEN_BEST = "original_width::BIGINT * original_height DESC, clip_score DESC"
+USUAL_ORDER = "group_rank, original_width::BIGINT * original_height DESC, clip_score DESC"
+"""The first member of a group stays: the one that the method prefers, where it ranks them (by embeddings); else the largest, the best."""
 
 _BATCH_ROWS = 1 << 20
 
@@ -192,9 +193,9 @@ FROM ranked"""
 
 
 def _default_order(connection: Connection) -> str:
-    """Largest first, then best score where the pool has one."""
+    """The usual one, without a score where the pool has none."""
     known = {line[0] for line in connection.execute("DESCRIBE samples").fetchall()}
-    return LARGEST_THEN_BEST if "clip_score" in known else LARGEST_THEN_BEST.split(",")[0]
+    return USUAL_ORDER if "clip_score" in known else USUAL_ORDER.rsplit(",", 1)[0]
 
 
 def rule_counts(connection: Connection, rules: tuple[str, ...]) -> dict[str, RuleCounts]:

@@ -63,7 +63,8 @@ class PartRewrite:
         if table.startswith("decisions_") and table != PREFILTER:
             self._publish(table, self._undecided(table))
         elif table.startswith("groups_"):
-            self._publish(table, emptied(self._read(table), ["group_id", "group_size", "match"], self._mask))
+            data = self._read(table)
+            self._publish(table, emptied(data, [name for name in data.column_names if name not in ("part", "row", "basis")], self._mask))
 
     def _has(self, table: str) -> bool:
         return table in self.tables and self.part in self.tables[table].by_part

@@ -70,6 +70,7 @@ def test_a_further_list_says_what_it_brought() -> None:
 
 def test_groups_are_told() -> None:
     assert "3 of 10 pictures in 1 group of copies; 1 pairs have equal bytes" in told(DedupeReport(10, 1, 3, 3, 1, 2, True))
+    assert "3 of 10 embeddings in 1 group of near ones; 2 are" in told(DedupeReport(10, 1, 3, 3, 0, 2, True, by="embeddings"))
 
 
 def test_every_kind_of_report_of_a_recipe_is_described() -> None:

@@ -21,6 +21,7 @@ from curate.shuffle import Gathered, Lines, Out, Shuffle
 from curate.stage import Crew, PartReport, PartTask, Phase
 from curate.store import Pool
 from tests.dedupe.arrays import inline
+from tests.dedupe.embedded import add_parts, clumped
 from tests.dedupe.graphs import graph, smallest
 from tests.engines.conftest import Made
 from tests.score.pools import Row, jpeg, make_pool, noise
@@ -149,3 +150,17 @@ def test_every_engine_finds_the_same_captions(tmp_path: Path, engine: Made) -> N
     for table in ("groups", "pairs"):
         alone, found = (pool.snapshot(f"{table}_{name}").read().drop_columns("basis") for name in ("alone", "engine"))
         assert found == alone
+
+
+@pytest.mark.long
+def test_semantic_duplicates_are_the_same_everywhere(tmp_path: Path, engine: Made) -> None:
+    """Centroids, groups and evidence of every engine are those of one process, file by file."""
+    said, found = DedupeSettings(by="embeddings", semantic={"clusters": 9, "epsilon": 0.1}), []
+    for name, workers in (("one", Crew(inline, 1 << 19)), ("many", crew(engine(bucket_rows=90)))):
+        pool = Pool.create(tmp_path / name)
+        given = add_parts(pool, 0, [clumped(120, 24, seed) for seed in range(3)])
+        with claim(pool, output_tables(said)) as writer:
+            report = dedupe(pool, writer, said, workers)
+        document = pool.read_document("fitted_groups_semantic")
+        found.append((given.ids, report, document, *(pool.snapshot(f"{table}_semantic").files for table in ("groups", "pairs"))))
+    assert found[0] == found[1] and found[0][1].near_pairs > 100

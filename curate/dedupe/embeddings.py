@@ -1,0 +1,117 @@
+"""Stored embeddings of a pool, part by part, and as a column of lines that rounds send each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from curate.dedupe.tables import Inputs, line_up, names_of, read_table, with_image
+from curate.dedupe.vectors import Stored
+from curate.errors import SchemaError, UsageError
+from curate.stage import PartTask
+from curate.store import Pool
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Rows of one part that have an image and an embedding of it."""
+
+    rows: int  # of the whole part
+    names: dict[str, NDArray[Any]]  # place and sample_id, as columns
+    score: NDArray[np.float64]  # NaN where there is none
+    vectors: Stored
+
+
+def read_embedded(task: PartTask, part: int, scores: str, score: str | None, dim: int) -> Embedded:
+    """A part's embeddings of table `scores`; with the column `score`, if one is named."""
+    pool = Pool.open(task.pool)
+    rows, fetched = (
+        read_table(task.inputs[f"rows/{part}"], ("row", "sample_id")),
+        read_table(task.inputs[f"fetched/{part}"], ("row", "reason")),
+    )
+    told = read_table(task.inputs[f"{scores}/{part}"], ("row", "embedding_file", *([score] if score else [])))
+    line_up(part, rows, fetched)
+    line_up(part, rows, told)
+    stored = images(pool, told, part)
+    if stored is None:
+        return Embedded(rows.num_rows, names_of(part, rows, pa.array([], pa.int64())), np.zeros(0), np.zeros((0, dim), np.float16))
+    if stored.shape != (rows.num_rows, dim):
+        shown = " x ".join(map(str, stored.shape))
+        raise SchemaError(f"part {part}: embeddings of {scores} are {shown}, not {rows.num_rows} x {dim}: score the pool again")
+    shown = with_image(fetched).to_numpy()
+    chosen = shown[_usable(stored)[shown]]
+    value = pc.cast(told.column(score), pa.float64()).to_numpy()[chosen] if score else np.full(len(chosen), np.nan)
+    return Embedded(rows.num_rows, names_of(part, rows, pa.array(chosen)), value, stored[chosen])
+
+
+def _usable(stored: Stored) -> NDArray[np.bool_]:
+    """Rows without a score are zero."""
+    return np.asarray((stored != 0).any(axis=1) & np.isfinite(stored).all(axis=1))
+
+
+def images(pool: Pool, told: pa.Table, part: int) -> Stored | None:
+    """Embeddings of a part's images, shape (rows, dim), as its file is named in column `embedding_file`; None without a file."""
+    names = told.column("embedding_file").drop_null().unique().to_pylist()
+    if not names:
+        return None
+    if len(names) > 1:
+        raise SchemaError(f"part {part}: its embeddings lie in {len(names)} files, not in one: run  curate verify")
+    stored = pool.array(names[0])
+    return stored[:, 0] if stored.ndim == 3 else stored
+
+
+def dimension(pool: Pool, inputs: Inputs) -> int:
+    """Of the embeddings. Raises UsageError when no row has one."""
+    assert inputs.scores is not None
+    for part in inputs.parts():
+        stored = images(pool, read_table(inputs.scores.path_of(part), ("embedding_file",)), part)
+        if stored is not None:
+            return int(stored.shape[1])
+    raise UsageError(f"no row of {inputs.scores.table} has an embedding yet: score the pool with a CLIP model first")
+
+
+def score_column(inputs: Inputs, wanted: str) -> str:
+    """The column that says which rows are best: the one named, else the table's only cosine of a CLIP model. Raises UsageError."""
+    assert inputs.scores is not None
+    present = {} if inputs.scores.schema is None else {field.name: field.type for field in inputs.scores.schema}
+    offered = [wanted] if wanted else [name for name in present if name.startswith("clip_")]
+    if len(offered) != 1 or not _is_number(present.get(offered[0], pa.null())):
+        said = f"has no column of numbers {wanted!r}" if wanted else f"has {len(offered)} columns clip_…"
+        raise UsageError(f"table {inputs.scores.table} {said}: say semantic.score= one of its columns")
+    return offered[0]
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+# -- as a column
+
+
+def vector_type(dim: int) -> pa.DataType:
+    """Of a column of embeddings in an exchange; tables have no such type."""
+    return pa.binary(2 * dim)
+
+
+def vector_column(vectors: Stored) -> pa.Array:
+    """Embeddings as a column."""
+    data = pa.py_buffer(np.ascontiguousarray(vectors))
+    return pa.Array.from_buffers(vector_type(vectors.shape[1]), len(vectors), [None, data])
+
+
+def vectors_in(lines: pa.Table, dim: int) -> Iterator[Stored]:
+    """Column `vector` as arrays, one for each of its pieces."""
+    for piece in lines.column("vector").chunks:
+        yield np.frombuffer(piece.buffers()[1], np.float16, len(piece) * dim, piece.offset * dim * 2).reshape(-1, dim)
+
+
+def lines_of(names: dict[str, NDArray[Any]], more: dict[str, Any], vectors: Stored, wanted: Sequence[str]) -> pa.Table:
+    """Lines of an exchange with a column `vector`."""
+    columns = {**names, **more, "vector": vector_column(vectors)}
+    return pa.table({name: columns[name] for name in wanted})
