@@ -1,11 +1,11 @@
 """Within one cluster: which rows have a near row before them, in the order in which rows are preferred.
 
 Method: Abbas, Tirumala, Simig, Ganguli, Morcos: SemDeDup: Data-efficient learning at web-scale through semantic deduplication
-(arXiv:2303.09540), as public accounts of its procedure and an open re-implementation have it. In each k-means cluster the rows are sorted by preference, then
-a row is removed when the largest of its cosines to *all* rows before it exceeds 1 − ε: the largest number above it in its column
-of the upper triangle of the sorted matrix of cosines. Rows before it count whether they are removed themselves or not, a
-cosine of exactly 1 − ε keeps, and of two clusters no rows are compared. These are not connected components: a row that is near
-two rows that are not near each other goes, and both of those stay.
+(arXiv:2303.09540), as public accounts of its procedure and an open re-implementation have it. In each k-means cluster the
+rows are sorted by preference, then a row is removed when the largest of its cosines to *all* rows before it exceeds 1 − ε: the
+largest number above it in its column of the upper triangle of the sorted matrix of cosines. Rows before it count whether they
+are removed themselves or not, a cosine of exactly 1 − ε keeps, and of two clusters no rows are compared. These are not
+connected components: a row that is near two rows that are not near each other goes, and both of those stay.
 
 Here the triangle is computed strip by strip, so memory does not grow with the square of the cluster; equal vectors are one row
 of it; and what lies within rounding of the border is compared in 64 bits, so that removals depend on no library and no thread.
