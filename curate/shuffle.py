@@ -18,7 +18,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -285,6 +285,7 @@ class Shuffle:
         tasks = (
             [PartTask(str(self.pool.path), number, {}, "") for number in range(1 if whole else self.buckets)] if tasks is None else tasks
         )
+        tasks = [task if task.basis else replace(task, basis=folder) for task in tasks]  # one round's report says nothing of the next
         read = {name: self.files.get(name, ()) for name in round.reads}
         phase = _RoundPhase(round, folder, self.buckets, read, {name: self.schemas[name] for name in round.reads}, whole)
         found = self._taken(round, self._reports(folder, phase, tasks))

@@ -40,8 +40,10 @@ class Left:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the table files that it names are there, in their size."""
-        return all(_size(self.path.parents[2] / "tables" / file.table / file.path) == file.size_bytes for file in self.report.files)
+        """Whether the files that it names are there, in their size: below a table's folder, or of a round below the pool."""
+        pool = self.path.parents[2] if self.table else self.path.parents[1]
+        places = [(pool / "tables" / file.table / file.path, pool / file.path, file.size_bytes) for file in self.report.files]
+        return all(size in (_size(of_table), _size(of_round)) for of_table, of_round, size in places)
 
 
 def leave(pool: Pool, phase: Phase, identity: str, task: PartTask, report: PartReport) -> None:
