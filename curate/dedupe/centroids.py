@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from curate import cluster
-from curate.dedupe.embeddings import dimension, read_embedded, vector_column, vector_type, vectors_in
+from curate.dedupe.embeddings import read_embedded, vector_column, vector_type, vectors_in
 from curate.dedupe.settings import DedupeSettings
 from curate.dedupe.tables import Inputs, chunks, parts_of
-from curate.dedupe.vectors import Stored
+from curate.embeddings import Stored, dimension
 from curate.errors import UsageError
 from curate.shuffle import Gathered, Lines, Out, Shuffle, mixed
 from curate.stage import Crew, PartTask, fingerprint
@@ -60,7 +60,7 @@ def _identity(settings: DedupeSettings, inputs: Inputs) -> str:
 def _sample(pool: Pool, shuffle: Shuffle, inputs: Inputs, share: float, seed: int) -> Stored:
     """Embeddings of about this share of the rows, in the order of their lots."""
     assert inputs.scores is not None
-    dim = dimension(pool, inputs)
+    dim = dimension(pool, inputs.scores)
     tasks, _ = chunks(inputs, str(pool.path), shuffle.buckets)
     shuffle.run(Draw(inputs.scores.table, dim, min(share, 1.0), seed), tasks)
     lines = shuffle.read("drawn")

@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from curate.dedupe import exchanges as ex
-from curate.dedupe.embeddings import dimension, lines_of, read_embedded, score_column, vector_type, vectors_in
+from curate.dedupe.embeddings import lines_of, read_embedded, score_column, vector_type, vectors_in
 from curate.dedupe.exchanges import Indices
 from curate.dedupe.grouping import firsts, ranks
 from curate.dedupe.semdedup import Before, near_before
 from curate.dedupe.settings import DedupeSettings, SemanticMatching
 from curate.dedupe.tables import Inputs, chunks, parts_of, tell_rows
-from curate.dedupe.vectors import Stored, cosines, nearest
+from curate.dedupe.vectors import cosines, nearest
+from curate.embeddings import Stored, dimension
 from curate.shuffle import Gathered, Lines, Out, Shuffle
 from curate.stage import PartTask
 from curate.store import Pool
@@ -33,7 +34,7 @@ def prune(pool: Pool, shuffle: Shuffle, inputs: Inputs, settings: DedupeSettings
     assert inputs.scores is not None
     score = score_column(inputs, settings.semantic.score) if settings.semantic.keep == "best" else None
     tasks, borders = chunks(inputs, str(pool.path), shuffle.buckets)
-    shuffle.run(Assign(inputs.scores.table, score, centroids, dimension(pool, inputs)), tasks)
+    shuffle.run(Assign(inputs.scores.table, score, centroids, dimension(pool, inputs.scores)), tasks)
     found = shuffle.run(Prune(borders, settings.semantic))
     shuffle.drop("embedded")
     return found.counters | {"largest": found.most.get("largest", 0)}

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.dedupe.tables import Inputs, line_up, names_of, read_table, with_image
-from curate.dedupe.vectors import Stored
+from curate.embeddings import COLUMN, Stored, stored
 from curate.errors import SchemaError, UsageError
 from curate.stage import PartTask
 from curate.store import Pool
@@ -35,45 +35,25 @@ def read_embedded(task: PartTask, part: int, scores: str, score: str | None, dim
         read_table(task.inputs[f"rows/{part}"], ("row", "sample_id")),
         read_table(task.inputs[f"fetched/{part}"], ("row", "reason")),
     )
-    told = read_table(task.inputs[f"{scores}/{part}"], ("row", "embedding_file", *([score] if score else [])))
+    told = read_table(task.inputs[f"{scores}/{part}"], ("row", COLUMN, *([score] if score else [])))
     line_up(part, rows, fetched)
     line_up(part, rows, told)
-    stored = images(pool, told, part)
-    if stored is None:
+    both = stored(pool, told, part)
+    if both is None:
         return Embedded(rows.num_rows, names_of(part, rows, pa.array([], pa.int64())), np.zeros(0), np.zeros((0, dim), np.float16))
-    if stored.shape != (rows.num_rows, dim):
-        shown = " x ".join(map(str, stored.shape))
-        raise SchemaError(f"part {part}: embeddings of {scores} are {shown}, not {rows.num_rows} x {dim}: score the pool again")
+    if both.shape[-1] != dim:
+        shown = f"{len(both)} x {both.shape[-1]}, not {rows.num_rows} x {dim}"
+        raise SchemaError(f"part {part}: embeddings of {scores} are {shown}: score the pool again")
+    images = both[:, 0]
     shown = with_image(fetched).to_numpy()
-    chosen = shown[_usable(stored)[shown]]
+    chosen = shown[_usable(images)[shown]]
     value = pc.cast(told.column(score), pa.float64()).to_numpy()[chosen] if score else np.full(len(chosen), np.nan)
-    return Embedded(rows.num_rows, names_of(part, rows, pa.array(chosen)), value, stored[chosen])
+    return Embedded(rows.num_rows, names_of(part, rows, pa.array(chosen)), value, images[chosen])
 
 
-def _usable(stored: Stored) -> NDArray[np.bool_]:
+def _usable(images: Stored) -> NDArray[np.bool_]:
     """Rows without a score are zero."""
-    return np.asarray((stored != 0).any(axis=1) & np.isfinite(stored).all(axis=1))
-
-
-def images(pool: Pool, told: pa.Table, part: int) -> Stored | None:
-    """Embeddings of a part's images, shape (rows, dim), as its file is named in column `embedding_file`; None without a file."""
-    names = told.column("embedding_file").drop_null().unique().to_pylist()
-    if not names:
-        return None
-    if len(names) > 1:
-        raise SchemaError(f"part {part}: its embeddings lie in {len(names)} files, not in one: run  curate verify")
-    stored = pool.array(names[0])
-    return stored[:, 0] if stored.ndim == 3 else stored
-
-
-def dimension(pool: Pool, inputs: Inputs) -> int:
-    """Of the embeddings. Raises UsageError when no row has one."""
-    assert inputs.scores is not None
-    for part in inputs.parts():
-        stored = images(pool, read_table(inputs.scores.path_of(part), ("embedding_file",)), part)
-        if stored is not None:
-            return int(stored.shape[1])
-    raise UsageError(f"no row of {inputs.scores.table} has an embedding yet: score the pool with a CLIP model first")
+    return np.asarray((images != 0).any(axis=1) & np.isfinite(images).all(axis=1))
 
 
 def score_column(inputs: Inputs, wanted: str) -> str:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.dedupe.vectors import Double, Indices, Stored, Units, cosines, slack, units
+from curate.dedupe.vectors import Double, Indices, cosines, slack
+from curate.embeddings import Stored, Unit, units
 
 STRIP = 128  # rows whose cosines to later ones are computed together; half a strip a row is computed in vain
 _WIDE = 2048  # later rows at a time: what is computed stays in a processor's cache
@@ -93,10 +94,10 @@ class _Triangle:
         beyond = np.maximum(self._largest, np.nextafter(self._border, 2))
         return np.asarray(np.where(self.parent >= 0, beyond, np.minimum(self._largest, self._border)), np.float64)
 
-    def _units(self, low: int, high: int) -> Units:
+    def _units(self, low: int, high: int) -> Unit:
         return units(self._stored[self._order[low:high]])
 
-    def _compare(self, first: int, strip: Units, low: int, later: Units) -> None:
+    def _compare(self, first: int, strip: Unit, low: int, later: Unit) -> None:
         """One strip of earlier rows with those of a tile that are after them."""
         inside = max(first - low, 0)
         for at in range(inside, len(later), _WIDE):

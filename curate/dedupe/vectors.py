@@ -9,10 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Stored = NDArray[np.float16]
-"""Embeddings as they are stored, shape (rows, dim), of about unit length."""
-Units = NDArray[np.float32]
-"""Vectors of length 1, shape (rows, dim)."""
+from curate.embeddings import Stored, Unit, units
+
 Indices = NDArray[np.int64]
 Double = NDArray[np.float64]
 
@@ -21,18 +19,12 @@ _CENTROIDS = 4096
 _TINY = 1e-300
 
 
-def units(vectors: Stored | Units) -> Units:
-    """Each row at length 1. A row of zeros has no direction and must not be among them."""
-    wide = vectors.astype(np.float32)
-    return np.asarray(wide / np.sqrt(np.einsum("ij,ij->i", wide, wide, dtype=np.float64))[:, None].astype(np.float32))
-
-
 def slack(dim: int) -> float:
     """How far a cosine of two `units`, computed in 32 bits, can be from the true one: each of `dim` sums and the four divisions round."""
     return (dim + 4) * 2.0**-24
 
 
-def cosines(one: Stored | Units, other: Stored | Units) -> Double:
+def cosines(one: Stored | Unit, other: Stored | Unit) -> Double:
     """Cosine of row i of `one` and row i of `other`, in 64 bits; does not depend on the other rows. With a row of zeros it is 0."""
     found = np.empty(len(one))
     for at in range(0, len(one), _ROWS):
@@ -42,7 +34,7 @@ def cosines(one: Stored | Units, other: Stored | Units) -> Double:
     return found
 
 
-def nearest(vectors: Stored, centroids: Units) -> tuple[Indices, Double]:
+def nearest(vectors: Stored, centroids: Unit) -> tuple[Indices, Double]:
     """For each row the centroid with the largest cosine, of equal ones the first; and that cosine."""
     blocks = [_nearest(vectors[at : at + _ROWS], centroids) for at in range(0, len(vectors), _ROWS)]
     chosen = np.concatenate([np.zeros(0, np.int64), *blocks])
@@ -50,7 +42,7 @@ def nearest(vectors: Stored, centroids: Units) -> tuple[Indices, Double]:
     return chosen, np.concatenate([np.zeros(0), *closeness])
 
 
-def _nearest(vectors: Stored, centroids: Units) -> Indices:
+def _nearest(vectors: Stored, centroids: Unit) -> Indices:
     rows, unit = np.arange(len(vectors)), units(vectors)
     best, second = np.full((2, len(vectors)), -2, np.float32)
     chosen = np.zeros(len(vectors), np.int64)
@@ -67,7 +59,7 @@ def _nearest(vectors: Stored, centroids: Units) -> Indices:
     return chosen
 
 
-def _settled(vectors: Stored, unit: Units, best: NDArray[np.float32], centroids: Units) -> Indices:
+def _settled(vectors: Stored, unit: Unit, best: NDArray[np.float32], centroids: Unit) -> Indices:
     """The nearest centroid of rows for which 32 bits leave several."""
     rows, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for at in range(0, len(centroids), _CENTROIDS):

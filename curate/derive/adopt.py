@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
-from curate.derive.vectors import check_vectors, load_array, unit
+from curate.derive.vectors import check_vectors, load_array
+from curate.embeddings import units
 from curate.errors import InputError
 from curate.plan.sources import InputFile
 from curate.progress import Progress
@@ -85,7 +86,7 @@ def adopt(pool: Pool, name: str, rows: Snapshot, arrays: Arrays, places: Iterabl
                 whole = np.lib.format.open_memmap(temporary, "w+", np.float16, (sum(file.rows for file in rows.files), 2, image.shape[1]))
             at = np.array([starts[part] for part in lines["part"].to_pylist()]) + lines["row"].to_numpy()
             for side, vectors in enumerate((image, text)):
-                whole[at, side] = unit(vectors[lines["line"].to_numpy()])
+                whole[at, side] = units(vectors[lines["line"].to_numpy()])
         return _published(pool, name, rows, starts, whole)
     finally:
         temporary.unlink(missing_ok=True)

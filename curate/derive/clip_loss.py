@@ -11,7 +11,8 @@ from pydantic import Field
 
 from curate.cluster import blocks
 from curate.derive.measure import COLUMN, Derived, Values, scores
-from curate.derive.vectors import Unit, Vectors, unit
+from curate.derive.vectors import Vectors
+from curate.embeddings import Unit, units
 from curate.settings import Settings
 from curate.stage import identity_of
 
@@ -67,7 +68,7 @@ class DrawnClipLoss:
 
     def _owed(self, part: Vectors, cosine: NDArray[np.float32], batch: NDArray[np.float16], who: NDArray[np.int32]) -> NDArray[np.float64]:
         """For each row both log partition sums, of the batch in which it takes the last place where it has none."""
-        images, texts = unit(batch[:, 0]), unit(batch[:, 1])
+        images, texts = units(batch[:, 0]), units(batch[:, 1])
         there = np.asarray(batch.any(axis=(1, 2)))  # a row that was taken down since has left
         is_member = np.isin(part.place, who[:-1][who[:-1, 0] == part.part, 1])
         owed = np.zeros(len(cosine))

@@ -26,8 +26,10 @@ from curate.derive.heads import HeadMeasure
 from curate.derive.measure import Measure
 from curate.derive.phase import DerivePhase
 from curate.derive.settings import DeriveSettings
-from curate.derive.vectors import Reference, dimension, embedded, open_part
+from curate.derive.vectors import Reference, embedded
+from curate.embeddings import COLUMN, dimension, stored
 from curate.errors import IdentityError, UsageError
+from curate.parquet import read_columns
 from curate.progress import Progress
 from curate.stage import fingerprint
 from curate.store import Pool, Snapshot
@@ -60,9 +62,10 @@ class _Source:
         order = np.argsort(places[:, 0], kind="stable")
         borders = np.flatnonzero(np.diff(places[order, 0])) + 1
         for lines in np.split(order, borders) if len(order) else []:
-            stored, _ = open_part(self.pool.path, self.table.path_of(int(places[lines[0], 0])))
-            if stored is not None:
-                into[lines] = stored[places[lines, 1]][:, which]
+            part = int(places[lines[0], 0])
+            found = stored(self.pool, read_columns(self.table.path_of(part), [COLUMN]), part)
+            if found is not None:
+                into[lines] = found[places[lines, 1]][:, which]
 
 
 @contextmanager
@@ -108,7 +111,7 @@ def _source(pool: Pool, name: str) -> _Source:
         there = f"embeddings of this pool are in {', '.join(holders)}" if holders else "no table of this pool holds embeddings"
         raise UsageError(f"{there}: {'name one  (--of)' if holders else 'score it with a CLIP model first'}")
     found, column = holders[wanted]
-    return _Source(pool, found, column, dimension(pool.path, found))
+    return _Source(pool, found, column, dimension(pool, found))
 
 
 def _references(settings: DeriveSettings) -> list[Reference]:

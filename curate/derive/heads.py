@@ -23,6 +23,7 @@ from curate.stage import identity_of
 _ROWS = 4096
 _LAYER = re.compile(r"^(?:layers\.|linear_)(\d+)\.weight$")
 _AESTHETIC = (0, 2, 4, 6, 7)  # a dropout layer after most of the linear ones, and no activation
+_NORM = {"norm.mean", "norm.variance"}
 _NSFW_H14 = (0, 3, 6, 9, 12, 15, 16)  # ReLU and dropout after all but the last two
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -57,7 +58,7 @@ class Head(Settings):
             weights = {"layers.0.weight": weights["weight"], "layers.0.bias": weights["bias"]}
         numbered = sorted((int(found[1]), name.removesuffix(".weight")) for name in weights if (found := _LAYER.match(name)))
         wanted = {name for _, layer in numbered for name in (f"{layer}.weight", f"{layer}.bias")}
-        if not numbered or set(weights) - {"norm.mean", "norm.variance"} != wanted or len(set(weights) - wanted) == 1:
+        if not numbered or not wanted <= set(weights) or set(weights) - wanted not in (set(), _NORM):
             raise InputError(f"{self.path}: no linear or MLP head that is known here; its weights are {', '.join(sorted(weights)[:6])}")
         layers = [(weights[f"{layer}.weight"], weights[f"{layer}.bias"]) for _, layer in numbered]
         numbers = tuple(number for number, _ in numbered)

@@ -66,7 +66,7 @@ class DerivePhase:
 
     def _part(self, opened: Sequence[Derived], task: PartTask) -> PartReport:
         pool = Pool.open(task.pool)
-        vectors = read_part(pool.path, task.part, task.inputs[self.source])
+        vectors = read_part(pool, task.part, task.inputs[self.source])
         columns = {"row": read_table(task.inputs[self.source], ["row"])["row"], "reason": pa.nulls(vectors.rows, pa.string())}
         for measure, derive in zip(self.measures, opened, strict=True):
             columns |= _columns(measure, derive, vectors)

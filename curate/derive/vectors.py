@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from curate.cluster import blocks
-from curate.errors import InputError, SchemaError, UsageError
+from curate.embeddings import COLUMN, Unit, stored, units
+from curate.errors import InputError
 from curate.parquet import read_columns
 from curate.settings import Settings
-from curate.store import Snapshot
-
-Unit = NDArray[np.float32]
-"""(n, dim), each line of length 1."""
+from curate.store import Pool, Snapshot
 
 _BLOCK = 8192
 
@@ -38,44 +36,21 @@ class Vectors:
     texts: Unit
 
 
-def read_part(pool: Path, part: int, scores_file: str) -> Vectors:
+def read_part(pool: Pool, part: int, scores_file: str) -> Vectors:
     """The embeddings that a part's file of a table of scores names."""
-    stored, rows = open_part(pool, scores_file)
-    if stored is None:
+    told = read_columns(scores_file, [COLUMN])
+    found = stored(pool, told, part)
+    if found is None:
         none = np.zeros((0, 0), np.float32)
-        return Vectors(part, rows, np.zeros(0, np.int64), none, none)
-    if len(stored) != rows:
-        raise SchemaError(f"part {part}: {len(stored)} embeddings for {rows} rows: run  curate verify")
-    place = np.flatnonzero([line.any() for line in stored])  # lines of rows without a score are zero
-    return Vectors(part, rows, place, unit(stored[place, 0]), unit(stored[place, 1]))
-
-
-def open_part(pool: Path, scores_file: str) -> tuple[NDArray[np.float16] | None, int]:
-    """The part's mapped array (rows, 2, dim), image first and text second, and its rows; None when no row has an embedding."""
-    names = read_columns(scores_file, ["embedding_file"])["embedding_file"]
-    name = names[0].as_py() if len(names) else None
-    return (None if name is None else np.load(pool / name, mmap_mode="r")), len(names)
+        return Vectors(part, len(told), np.zeros(0, np.int64), none, none)
+    place = np.flatnonzero([line.any() for line in found])
+    return Vectors(part, len(told), place, units(found[place, 0]), units(found[place, 1]))
 
 
 def embedded(found: Snapshot) -> str | None:
     """The column of a table of scores that is null where a row has no embedding; None when the table holds no embeddings."""
     names: list[str] = [] if found.schema is None else found.schema.names
-    return next((name for name in names if name.startswith("clip_") and "embedding_file" in names), None)
-
-
-def dimension(pool: Path, found: Snapshot) -> int:
-    """Of the table's embeddings. Raises UsageError when no part has any."""
-    for path in found.paths():
-        stored, _ = open_part(pool, path)
-        if stored is not None:
-            return int(stored.shape[2])
-    raise UsageError(f"no row of table {found.table!r} has an embedding yet")
-
-
-def unit(vectors: NDArray[np.floating[Any]]) -> Unit:
-    """The vectors at length 1; what has no direction stays zero."""
-    full = np.asarray(vectors, np.float32)
-    return np.asarray(full / np.maximum(np.linalg.norm(full, axis=-1, keepdims=True), 1e-12), np.float32)
+    return next((name for name in names if name.startswith("clip_") and COLUMN in names), None)
 
 
 class Reference(Settings):
@@ -117,7 +92,7 @@ class Reference(Settings):
     def units(self) -> Iterator[Unit]:
         """All vectors at length 1, block by block."""
         for path in self.files():
-            yield from (unit(block) for _, block in blocks(self._open(path), _BLOCK))
+            yield from (units(block) for _, block in blocks(self._open(path), _BLOCK))
 
     def read(self) -> NDArray[np.float32]:
         """All vectors in memory, with the lengths that they have."""

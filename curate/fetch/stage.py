@@ -309,7 +309,7 @@ class _Fetcher:
 
 
 def _packed(columns: dict[str, object]) -> bytes:
-    """Behind a slow host thousands of finished rows wait: as objects they would take five times the memory."""
+    """Behind a slow host thousands of finished rows wait, of some twenty objects each: so many small ones are never all given back."""
     return pickle.dumps([columns.get(name) for name in _COLUMNS], pickle.HIGHEST_PROTOCOL)
 
 

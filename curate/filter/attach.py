@@ -161,7 +161,8 @@ def _require_free(connection: duckdb.DuckDBPyConnection, pool: Pool, table: str,
     """Raises UsageError for a column whose name is taken, or that no table may have."""
     mine = {name.lower() for name in (pool.snapshot(table).schema or pa.schema([])).names}
     known = {str(line[0]).lower() for line in connection.execute("DESCRIBE samples").fetchall()}
-    for name, old in {**{name: old for name, (old, _) in offer.columns.items()}, **({offer.cosine: ""} if offer.cosine else {})}.items():
+    for name in offer.names:
+        old = offer.columns[name][0] if name in offer.columns else ""
         if set(name) & set(FORBIDDEN) or not name:
             raise UsageError(f"a column cannot be called {name!r}: rename it  (--column new_name={old!r})")
         if name.lower() in _OURS or (name.lower() in known and name.lower() not in mine):

@@ -51,8 +51,9 @@ class OwnScorer(Settings):
     @contextmanager
     def open(self) -> Iterator[Opened]:
         """Opens it on the worker; what it returns must be what it said."""
-        with self.built().open() as opened:
-            yield replace(opened, score=lambda batch: self._checked(batch, opened.score(batch)))
+        scorer = self.built()
+        with scorer.open() as opened:
+            yield replace(opened, score=lambda batch: self._checked(batch, opened.score(batch), scorer.adds))
 
     def built(self) -> Scorer:
         """The scorer itself. Raises SettingsError, one line, when there is none of that name or it is no scorer."""
@@ -78,8 +79,8 @@ class OwnScorer(Settings):
             raise SettingsError(f"{self.use} is no scorer: it has no {', '.join(missing)} (see curate.score.scorer.Scorer)")
         return cast(Scorer, scorer)
 
-    def _checked(self, batch: Batch, scored: Scored) -> Scored:
-        columns, wanted = scored.columns, self.built().adds
+    def _checked(self, batch: Batch, scored: Scored, wanted: pa.Schema) -> Scored:
+        columns = scored.columns
         if columns.num_rows != batch.rows.num_rows or columns.schema.names != wanted.names or columns.schema.types != wanted.types:
             shape = f"{columns.num_rows} lines of {', '.join(f'{field.name} {field.type}' for field in columns.schema)}"
             said = f"{batch.rows.num_rows} of {', '.join(f'{field.name} {field.type}' for field in wanted)}"

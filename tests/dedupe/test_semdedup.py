@@ -9,7 +9,8 @@ import pytest
 
 from curate.dedupe import semdedup, vectors
 from curate.dedupe.semdedup import near_before
-from curate.dedupe.vectors import cosines, nearest, units
+from curate.dedupe.vectors import cosines, nearest
+from curate.embeddings import units
 
 
 def published(stored: np.ndarray, order: np.ndarray, epsilon: float) -> tuple[list[int], list[float]]:
