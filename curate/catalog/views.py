@@ -34,19 +34,25 @@ _HIDDEN = ("part", "row", "basis", "reason", "earlier_parts")
 
 
 def connect(
-    pool: Pool, policy: str | None = None, versions: Mapping[str, int] | None = None, groups: str | None = None
+    pool: Pool,
+    policy: str | None = None,
+    versions: Mapping[str, int] | None = None,
+    groups: str | None = None,
+    memory_bytes: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB connection with a view per table, the table `reasons` and the view `samples`.
 
     `samples` joins the decisions of `policy` (default: the pool's current one; `NO_POLICY` for none). `versions` pins
     tables to an older version; the rest are pinned to the newest. `clip_score` and the group columns are the ones that
-    the policy used; `groups` names others. Raises UsageError for a policy that was not applied.
+    the policy used; `groups` names others. What exceeds `memory_bytes` (by default four fifths of the machine's) DuckDB
+    holds in the scratch folder. Raises UsageError for a policy that was not applied.
     """
     chosen = current_policy(pool) if policy is None else policy
     snapshots = pin(pool, versions)
     if chosen and f"decisions_{chosen}" not in snapshots:
         raise UsageError(f"policy {chosen!r} was not applied to this pool{nearest(chosen, policies(pool))}")
-    connection = duckdb.connect(config={"temp_directory": str(pool.scratch / f"duckdb-{uuid.uuid4().hex[:12]}")})
+    config: dict[str, str | bool | int | float | list[str]] = {"temp_directory": str(pool.scratch / f"duckdb-{uuid.uuid4().hex[:12]}")}
+    connection = duckdb.connect(config=config | ({} if memory_bytes is None else {"memory_limit": f"{memory_bytes}B"}))
     files = {name: sources(pool, snapshot) for name, snapshot in snapshots.items()}
     _add_objects(connection, pool, [source for found in files.values() for source in found])
     connection.execute("SET parquet_metadata_cache = true; SET preserve_insertion_order = false; CREATE SCHEMA empty")

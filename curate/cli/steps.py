@@ -99,7 +99,7 @@ def filter_(pool: str, policy: str | None, overrides: tuple[str, ...], where: st
     Takes seconds: no request, no model.
 
     POLICY is a name in conf/policy or a .sql file. KEY=VALUE sets one of its parameters, or mode, name, groups,
-    representative, fractions.PARAMETER.
+    representative, fractions.PARAMETER, memory_bytes (of the SQL; the rest goes to disk).
 
     \b
     Examples:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema as schemas
-from curate.catalog.aligned import in_parts
 from curate.catalog.views import NO_POLICY, connect, current_clip_column, pin
 from curate.errors import AccountingError, IdentityError, SettingsError, UsageError
 from curate.filter import judge as judging
@@ -72,7 +71,7 @@ def filter_pool(pool: Pool, run: Run, settings: FilterSettings, progress: Progre
     if known is not None:
         _make_current(pool, known.name)
         return FilterReport(known, unchanged=True)
-    with _opened(pool, question) as connection:
+    with _opened(pool, question, settings.memory_bytes) as connection:
         subset = _write(pool, run, connection, question, _evaluate(connection, question), progress)
     write_subset(pool, subset)
     _make_current(pool, subset.name)
@@ -82,13 +81,13 @@ def filter_pool(pool: Pool, run: Run, settings: FilterSettings, progress: Progre
 def preview(pool: Pool, settings: FilterSettings) -> FilterReport:
     """Counts what a policy would keep and drop; needs no right to write."""
     question = ask(pool, settings)
-    with _opened(pool, question) as connection:
+    with _opened(pool, question, settings.memory_bytes) as connection:
         return FilterReport(_evaluate(connection, question), preview=True)
 
 
-def _opened(pool: Pool, question: _Question) -> judging.Connection:
+def _opened(pool: Pool, question: _Question, memory_bytes: int) -> judging.Connection:
     versions = {name: found.version for name, found in question.tables.items()}
-    connection = connect(pool, NO_POLICY, versions, question.groups and question.groups.removeprefix("groups_"))
+    connection = connect(pool, NO_POLICY, versions, question.groups and question.groups.removeprefix("groups_"), memory_bytes)
     judging.prepare(connection, "fetched" in question.tables)
     return connection
 
@@ -215,8 +214,7 @@ def _write(pool: Pool, run: Run, connection: judging.Connection, question: _Ques
     run.add(table, schemas.table(table))
     expected, digest, files = _filled(question), hashlib.sha256(), list[PartFile]()
     progress.start("filter", len(expected), "parts")
-    ordered = connection.sql("SELECT part, row, sample_id, keep, reason, failed_rules FROM verdicts ORDER BY part, row")
-    for part, data in in_parts(ordered):
+    for part, data in judging.verdicts(connection, question.policy):
         if data.num_rows != expected.pop(part, -1):
             raise AccountingError(f"policy {subset.name}: part {part} has {data.num_rows} verdicts, not one for each of its rows")
         digest.update(decided_lines(data))

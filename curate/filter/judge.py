@@ -15,8 +15,10 @@ from fractions import Fraction as Ratio
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from curate.catalog.aligned import in_parts
 from curate.catalog.views import explain_error, quoted
 from curate.errors import LocalFault, SettingsError
 from curate.filter.policy import DENOMINATORS, Fraction, Policy, Value, checked_rule
@@ -128,7 +130,7 @@ def _cut(connection: Connection, kept: int) -> tuple[float, int]:
 def judge(
     connection: Connection, policy: Policy, rules: tuple[str, ...], values: Mapping[str, Value], groups: str | None, unscored: list[int]
 ) -> None:
-    """Fills `verdicts` (part, row, sample_id, keep, reason, failed_rules); one line per row of the pool.
+    """Fills `verdicts` (part, row, refused, keep, reason, failed_rules); one line per row of the pool.
 
     Rows that have a reason already are kept out without a new one; rows without image, or in a part of `unscored`, stay
     undecided (keep null). Of the members of a group that pass all rules the first in the policy's order stays. A purged row
@@ -144,11 +146,16 @@ def judge(
             dict(values),
         )
         _whole(connection, policy)
+        connection.execute(_judged_sql(unscored))
+        connection.execute("DROP TABLE answers")
     with _errors(connection, policy, "representative"):
-        verdicts = _verdicts_sql(connection, policy.representative, groups, unscored)
-        if len(connection.extract_statements(verdicts)) != 1:  # a COPY smuggled in could write to the pool's own files
+        beaten = _beaten_sql(connection, policy.representative, groups)
+        if len(connection.extract_statements(beaten)) != 1:  # a COPY smuggled in could write to the pool's own files
             raise SettingsError(f"{policy.origin}: representative is an ORDER BY list, not statements")
-        connection.execute(verdicts)
+        connection.execute(beaten)
+    with _errors(connection, policy):
+        connection.execute(_VERDICTS)
+        connection.execute("DROP TABLE judged; DROP TABLE beaten")
 
 
 def _tied(rule: str) -> str:
@@ -167,29 +174,39 @@ def _whole(connection: Connection, policy: Policy) -> None:
         )
 
 
-def _verdicts_sql(connection: Connection, representative: str, groups: str | None, unscored: list[int]) -> str:
-    order = representative or _default_order(connection)
-    scored = f"samples.part NOT IN ({', '.join(map(str, unscored))})" if unscored else "true"
-    group, join = ("elected.group_id", f"LEFT JOIN {quoted(groups)} AS elected USING (part, row)") if groups else ("NULL", "")
+def _judged_sql(unscored: list[int]) -> str:
+    """Every row with the rules that it fails, before groups are looked at."""
+    scored = f"part NOT IN ({', '.join(map(str, unscored))})" if unscored else "true"
     return f"""
+CREATE TEMP TABLE judged AS
+SELECT part, row, {REFUSED} AND NOT {PURGED} AS refused, reason IS NULL AND tar_file IS NOT NULL AND {scored} AS ready, {PURGED} AS purged,
+    CASE WHEN {PURGED} AND len(failed) = 0 THEN ['purged'] ELSE failed END AS failed
+FROM samples JOIN answers USING (part, row)"""
+
+
+def _beaten_sql(connection: Connection, representative: str, groups: str | None) -> str:
+    """Rows that pass all rules and are not the first of their group; only such rows are ordered, most pools have few in groups."""
+    grouped = quoted(groups) if groups else "(SELECT part, row, NULL AS group_id FROM judged WHERE false)"
+    return f"""
+CREATE TEMP TABLE beaten AS
+SELECT part, row FROM (
+    SELECT samples.part, samples.row, row_number() OVER (
+        PARTITION BY "the group" ORDER BY {representative or _default_order(connection)}, samples.sample_id, samples.part, samples.row
+    ) AS "the place"
+    FROM samples JOIN (
+        SELECT part, row, group_id AS "the group" FROM {grouped} JOIN judged USING (part, row)
+        WHERE group_id IS NOT NULL AND ready AND len(failed) = 0
+    ) AS "the rivals" USING (part, row)
+) WHERE "the place" > 1"""
+
+
+_VERDICTS = """
 CREATE TEMP TABLE verdicts AS
-WITH judged AS (
-    SELECT samples.*, answers.failed AS "the failed", {group} AS "the group",
-        samples.reason IS NULL AND samples.tar_file IS NOT NULL AND {scored} AS "the ready", {PURGED} AS "the purged"
-    FROM samples JOIN answers USING (part, row) {join}
-), ranked AS (
-    SELECT part, row, sample_id, reason IS NOT NULL AND NOT "the purged" AS refused, "the ready" AS ready, "the purged" AS purged,
-        CASE WHEN "the purged" AND len("the failed") = 0 THEN ['purged'] ELSE "the failed" END AS failed,
-        "the group" IS NOT NULL AND "the ready" AND len("the failed") = 0 AND row_number() OVER (
-            PARTITION BY "the group", "the ready" AND len("the failed") = 0 ORDER BY {order}, sample_id, part, row
-        ) > 1 AS beaten
-    FROM judged
-)
-SELECT part, row, sample_id, refused,
-    CASE WHEN refused OR purged THEN false WHEN ready THEN len(failed) = 0 AND NOT beaten END AS keep,
-    CASE WHEN NOT (ready OR purged) THEN NULL WHEN beaten THEN 'duplicate' ELSE failed[1] END AS reason,
-    CASE WHEN NOT (ready OR purged) THEN NULL WHEN beaten THEN ['duplicate'] ELSE failed END AS failed_rules
-FROM ranked"""
+SELECT part, row, refused,
+    CASE WHEN refused OR purged THEN false WHEN ready THEN len(failed) = 0 AND NOT lost END AS keep,
+    CASE WHEN NOT (ready OR purged) THEN NULL WHEN lost THEN 'duplicate' ELSE failed[1] END AS reason,
+    CASE WHEN NOT (ready OR purged) THEN NULL WHEN lost THEN ['duplicate'] ELSE failed END AS failed_rules
+FROM (SELECT judged.*, beaten.part IS NOT NULL AS lost FROM judged LEFT JOIN beaten USING (part, row))"""
 
 
 def _default_order(connection: Connection) -> str:
@@ -214,6 +231,13 @@ def totals(connection: Connection) -> dict[str, int]:
     return dict(zip(("rows", "kept", "refused", "pending"), connection.execute(sql).fetchall()[0], strict=True))
 
 
+def verdicts(connection: Connection, policy: Policy) -> Iterator[tuple[int, pa.Table]]:
+    """(part, its rows) in order: part, row, sample_id, keep, reason, failed_rules; one part at a time is in memory."""
+    sql = 'SELECT part, row, sample_id, keep, verdicts.reason, failed_rules FROM verdicts JOIN "rows" USING (part, row) ORDER BY part, row'
+    with _errors(connection, policy):
+        yield from in_parts(connection.sql(sql))
+
+
 # -- small things
 
 
@@ -228,8 +252,9 @@ def _errors(connection: Connection, policy: Policy, part: str = "") -> Iterator[
     """DuckDB's complaints as one line with the policy's name, its line number and the nearest right name."""
     try:
         yield
-    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-        raise LocalFault(f"{policy.origin}: this machine could not evaluate it: {str(error).splitlines()[0]}") from None
+    except (duckdb.OutOfMemoryException, duckdb.IOException, OSError) as error:  # OSError: while an answer is read batch by batch
+        more = "; give more as  memory_bytes=…" if "memory" in str(error).lower() else ""
+        raise LocalFault(f"{policy.origin}: this machine could not evaluate it: {str(error).splitlines()[0]}{more}") from None
     except duckdb.Error as error:
         line = re.search(r"^LINE (\d+):", str(error), re.MULTILINE)
         where = part or (f"line {line[1]}" if line and policy.origin != "where" else "")

@@ -22,3 +22,4 @@ class FilterSettings(Settings):
     groups: str = ""  # duplicate groups: default the policy's, else the pool's only ones; `none` elects nobody
     representative: str = ""  # SQL order that elects each group's representative; default: the policy's
     preview: bool = False  # count, write nothing
+    memory_bytes: int = Field(default=1 << 30, ge=256 << 20)  # of the SQL's tables; what exceeds it goes to the pool's tmp/

@@ -87,7 +87,7 @@ def listed(path: Path, rows: int) -> None:
 
 
 def _made_up(pool: Pool, run: Run) -> None:
-    """Every row has an image, one in fifty of them that of another row of its hundred, and a score."""
+    """Every row has an image, one in fifty of them that of the row before, and a score."""
     random = np.random.default_rng(0)
     scores = pa.schema([*schema.table("scores_base"), pa.field("clip_made_up", pa.float32())])
     for table, columns in (("fetched", schema.table("fetched")), ("scores_base", scores)):
@@ -104,7 +104,7 @@ def _made_up(pool: Pool, run: Run) -> None:
 
 
 def _hashes(part: int, rows: int) -> list[str]:
-    return [hashlib.sha256(b"%d %d" % (part, row - row % 50 % 49)).hexdigest() for row in range(rows)]
+    return [hashlib.sha256(b"%d %d" % (part, row - row % 50 // 49)).hexdigest() for row in range(rows)]
 
 
 def parts(pool: Pool, count: int, engine: str) -> dict[str, float]:

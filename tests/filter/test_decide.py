@@ -296,6 +296,16 @@ def test_a_representative_order_is_no_place_for_statements(tmp_path: Path) -> No
     victim = Path(pool.snapshot("rows").paths()[0])
     before = victim.read_bytes()
     copy = f"COPY (SELECT 1) TO '{victim}' (FORMAT parquet, USE_TMP_FILE false)"
-    with pytest.raises(SettingsError, match="representative"):
-        apply(pool, where="true", representative=f"sample_id) > 1 AS beaten FROM judged) SELECT 1; {copy}; --")
+    smuggled = f"sample_id) FROM samples); {copy}; SELECT part, row FROM (SELECT part, row, row_number() OVER (ORDER BY sample_id"
+    with pytest.raises(SettingsError, match="not statements"):
+        apply(pool, where="true", representative=smuggled)
     assert victim.read_bytes() == before
+
+
+def test_memory_is_bounded_by_the_setting_and_changes_no_decision(tmp_path: Path) -> None:
+    pool = pools.build(tmp_path / "pool", random_parts(3))
+    with connect(pool, memory_bytes=300 << 20) as connection:
+        assert connection.execute("SELECT current_setting('memory_limit')").fetchall() == [("300.0 MiB",)]
+    first = apply(pool, policy="demo", name="one").subset
+    second = apply(pool, policy="demo", name="two", memory_bytes=256 << 20).subset
+    assert first.digest == second.digest and first.kept > 0
