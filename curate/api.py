@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow as pa
 
+    from curate.derive.counted import PhrasesReport
     from curate.filter.attach import AttachReport
     from curate.later import GrowthReport, RetryReport
     from curate.monitor.documents import RunStatus
@@ -187,12 +188,16 @@ class Pool:
         with self._writing("score", lease_seconds=engine.lease_seconds, log=log) as (run, told):
             return run_phase(self._store, run, phase, engine, told)
 
-    def derive(self, name: str, of: str = "", **changes: Any) -> PhaseReport:
-        """Computes table `scores_<name>` from the embeddings of table `scores_<of>`: clusters, normsim, neg_clip_loss, heads."""
+    def derive(self, name: str, of: str = "", **changes: Any) -> PhaseReport | PhrasesReport:
+        """Computes table `scores_<name>`: of the embeddings of table `scores_<of>`, or with `phrases` of the pool's captions."""
+        from curate.derive.counted import count_phrases
         from curate.derive.fit import fitted_phase
         from curate.derive.settings import DeriveSettings
 
         settings, engine = build(DeriveSettings, {**changes, "name": name, "of": of}), self._settings("engine", EngineSettings, {})
+        if settings.phrases is not None:
+            with self._writing("derive", lease_seconds=engine.lease_seconds) as (run, told):
+                return count_phrases(self._store, run, settings.name, settings.phrases, crew(engine), told)
         with (
             self._writing("derive", lease_seconds=engine.lease_seconds) as (run, told),
             fitted_phase(self._store, settings, told) as phase,

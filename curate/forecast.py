@@ -25,7 +25,7 @@ from curate.catalog.status import human_bytes
 from curate.engines.base import worker_count
 from curate.errors import UsageError
 from curate.evaluate.statistics import Interval, mean_interval
-from curate.fetch.politeness import site
+from curate.media.url import site
 from curate.plan.hosts import count_hosts
 from curate.plan.parts import part_count
 from curate.plan.survey import Survey, survey

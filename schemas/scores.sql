@@ -6,6 +6,13 @@ CREATE TABLE scores (
     reason VARCHAR,
     caption_characters INTEGER,
     caption_words INTEGER,
+    caption_repeated_words DOUBLE,
+    caption_top_bigram DOUBLE,
+    caption_duplicate_5grams DOUBLE,
+    caption_word_length DOUBLE,
+    caption_non_words DOUBLE,
+    caption_file_name BOOLEAN,
+    caption_url BOOLEAN,
     caption_language VARCHAR,
     caption_language_score DOUBLE,
     image_min_side INTEGER,
@@ -22,6 +29,13 @@ COMMENT ON COLUMN scores.row IS '[content] as in rows';
 COMMENT ON COLUMN scores.reason IS '[scores] why a row with an image could not be scored';
 COMMENT ON COLUMN scores.caption_characters IS '[scores] Unicode characters after trimming';
 COMMENT ON COLUMN scores.caption_words IS '[scores] runs of word characters; each CJK character counts as one';
+COMMENT ON COLUMN scores.caption_repeated_words IS '[scores] share of the words that stood in the caption before, capitals ignored';
+COMMENT ON COLUMN scores.caption_top_bigram IS '[scores] share of the words'' characters in the most frequent 2-gram, 0 where none stands twice (Gopher: at most 0.20)';
+COMMENT ON COLUMN scores.caption_duplicate_5grams IS '[scores] share of the words'' characters in 5-grams that stand more than once (Gopher: at most 0.15)';
+COMMENT ON COLUMN scores.caption_word_length IS '[scores] mean characters of a word (Gopher: 3 to 10); null in scripts without spaces';
+COMMENT ON COLUMN scores.caption_non_words IS '[scores] share of what stands between spaces that is no word: numbers, signs, codes, addresses, file names, consonants only';
+COMMENT ON COLUMN scores.caption_file_name IS '[scores] whether a file''s name or a camera''s number is in it';
+COMMENT ON COLUMN scores.caption_url IS '[scores] whether a web or mail address is in it';
 COMMENT ON COLUMN scores.caption_language IS '[scores] two-letter code of the most likely language';
 COMMENT ON COLUMN scores.caption_language_score IS '[scores] the classifier''s probability, 0 to 1; low on short captions even when right';
 COMMENT ON COLUMN scores.image_min_side IS '[scores] shorter side of the original in pixels';

@@ -4,7 +4,7 @@
 -- parameter: seed = 0
 WITH drawn AS (
     SELECT part, row, row_number() OVER (
-        PARTITION BY lower(regexp_extract(url, '^[a-z]+://(?:[^/@]*@)?([^/:?#]+)', 1))
+        PARTITION BY host(url)
         ORDER BY md5(concat_ws('/', sample_id, $seed::BIGINT)), sample_id
     ) AS place
     FROM samples

@@ -29,7 +29,7 @@ SEED = 0
 _SAFETY = re.compile(r"(nsfw|unsafe|safety|punsafe|pwatermark_nsfw)", re.IGNORECASE)
 _HARMLESS = "('', '0', 'FALSE', 'NO', 'SAFE', 'SFW', 'UNLIKELY')"
 _UNDRAWN = ("phash",)
-HOST = "regexp_extract(url, '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/@]*@)?([^/:?#]+)', 1)"
+HOST = "coalesce(host(url), '')"
 
 
 @dataclass(frozen=True)

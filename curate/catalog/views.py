@@ -21,6 +21,7 @@ from curate import schema as schemas
 from curate.catalog.subsets import read_subset
 from curate.compact import Source, sources
 from curate.errors import REASONS, UsageError, Withdrawn
+from curate.media.url import site
 from curate.objects import ObjectPath, Objects
 from curate.schema import KEY, SOURCE_PREFIX, nearest, resources
 from curate.store import CURRENT, Pool, Snapshot
@@ -40,7 +41,7 @@ def connect(
     groups: str | None = None,
     memory_bytes: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB connection with a view per table, the table `reasons` and the view `samples`.
+    """An in-memory DuckDB connection with a view per table, the table `reasons`, the view `samples`, and the functions `host` and `domain`.
 
     `samples` joins the decisions of `policy` (default: the pool's current one; `NO_POLICY` for none). `versions` pins
     tables to an older version; the rest are pinned to the newest. `clip_score` and the group columns are the ones that
@@ -57,6 +58,7 @@ def connect(
     _add_objects(connection, pool, [source for found in files.values() for source in found])
     connection.execute("SET parquet_metadata_cache = true; SET preserve_insertion_order = false; CREATE SCHEMA empty")
     _add_reasons(connection)
+    _add_functions(connection)
     for name in sorted({*snapshots, *_ALWAYS}):
         _add_view(connection, name, snapshots.get(name), files.get(name, ()))
     subset = read_subset(pool, chosen)
@@ -167,6 +169,17 @@ def _add_reasons(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("CREATE TABLE reasons (reason VARCHAR, outcome VARCHAR, text VARCHAR, retryable BOOLEAN)")
     lines = [[name, reason.outcome, reason.text, reason.retryable] for name, reason in REASONS.items()]
     connection.executemany("INSERT INTO reasons VALUES (?, ?, ?, ?)", lines)
+
+
+def _add_functions(connection: duckdb.DuckDBPyConnection) -> None:
+    """`host(url)`, and `domain(host)`: whom a host belongs to by the public suffix list (a call a row: give it distinct hosts)."""
+    pattern = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/@?#]*@)?(\[[^\]/?#]*\]|[^/:?#]+)"
+    connection.execute(f"CREATE MACRO host(url) AS lower(nullif(regexp_extract(url, '{pattern}', 1), ''))")
+    connection.create_function("domain", _domains, ["VARCHAR"], "VARCHAR", type="arrow")
+
+
+def _domains(hosts: pa.ChunkedArray) -> pa.Array:
+    return pa.array([host and (site(host) or host) for host in hosts.to_pylist()], pa.string())
 
 
 def _add_view(connection: duckdb.DuckDBPyConnection, name: str, snapshot: Snapshot | None, files: Sequence[Source]) -> None:

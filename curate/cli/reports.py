@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from curate.compact import CompactReport
     from curate.dedupe.pictures import DedupeReport
+    from curate.derive.counted import PhrasesReport
     from curate.filter.attach import AttachReport
     from curate.filter.decide import FilterReport
     from curate.later import GrowthReport, RetryReport
@@ -112,6 +113,12 @@ def _training(report: TrainReport) -> list[str]:
     speed = f", {each} a step ({report.samples_per_second:,.0f} samples a second)" if report.samples_per_second else ""
     first, last = report.loss_history[0], report.loss_history[-1]
     return [f"{report.path}: {counted(report.steps, 'step')}, {report.samples_seen:,} samples seen, loss {first:.2f} → {last:.3f}{speed}"]
+
+
+def _phrases(report: PhrasesReport) -> list[str]:
+    if not report.recomputed:
+        return [f"nothing new: {counted(report.parts, 'part')} done before"]
+    return [f"{report.rows:,} rows with a caption in {counted(report.parts, 'part')}: table {report.table}"]
 
 
 def _dedupe(report: DedupeReport) -> list[str]:
@@ -253,6 +260,7 @@ TOLD: dict[str, Callable[[Any], list[str]]] = {
     "PhaseReport": _phase,
     "TrainReport": _training,
     "DedupeReport": _dedupe,
+    "PhrasesReport": _phrases,
     "FilterReport": _filter,
     "PackReport": _pack,
     "PosixPath": _page,

@@ -43,14 +43,15 @@ def score(pool: str, name: str | None, model: str | None, weights: str | None, o
 @click.option("--of", default="", help="Whose embeddings: table scores_OF; by itself the only one that has any.")
 @overrides_argument
 def derive(pool: str, name: str, of: str, overrides: tuple[str, ...]) -> None:
-    """Compute scores from stored embeddings.
+    """Compute scores from stored embeddings or captions.
 
     No image is read and no CLIP model called. KEY=VALUE says what: clusters (DataComp's image-based filter), normsim,
-    neg_clip_loss, heads (aesthetic, nsfw, … from a file of weights).
+    neg_clip_loss, heads (aesthetic, nsfw, … from a file of weights); or phrases (how often a caption, and the runs of words in it,
+    stand in the whole pool).
 
     \b
     Examples:
-      curate derive POOL --name near neg_clip_loss.temperature=0.01 normsim.target.path=imagenet.npy
+      curate derive POOL --name phrases phrases.captions=100
       curate derive POOL --name looks --of l14 heads.aesthetic.path=sa_0_4_vit_l_14_linear.pth
       curate derive POOL --name clusters clusters.reference.path=imagenet.npy clusters.count=1000
     """

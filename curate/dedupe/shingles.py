@@ -69,17 +69,17 @@ def _windows(points: Hashes, lengths: Indices, characters: int) -> Shingles:
     counts = np.maximum(lengths - characters + 1, 1)
     starts, begins = np.cumsum(counts) - counts, np.cumsum(lengths) - lengths
     padded = np.concatenate([points, np.zeros(characters, np.uint64)])
-    everywhere = _folded([padded[offset : offset + len(points)] for offset in range(characters)])
+    everywhere = folded([padded[offset : offset + len(points)] for offset in range(characters)])
     hashes = everywhere[np.arange(int(counts.sum())) + np.repeat(begins - starts, counts)]
     short = np.flatnonzero(lengths < characters)
-    hashes[starts[short]] = _folded(
+    hashes[starts[short]] = folded(
         [np.where(offset < lengths[short], padded[begins[short] + offset], np.uint64(0)) for offset in range(characters)]
     )
     return Shingles(mixed(hashes), starts)
 
 
-def _folded(letters: Sequence[Hashes]) -> Hashes:
-    """One hash of the letters at each place."""
+def folded(letters: Sequence[Hashes]) -> Hashes:
+    """One hash of the letters (or words) that stand at each place of these arrays; to be `mixed`."""
     hashes = np.zeros(len(letters[0]), np.uint64)
     for letter in letters:
         hashes = (hashes + letter) * _ODD

@@ -128,7 +128,9 @@ class ReadPictures:
 
 @dataclass(frozen=True)
 class ReadCaptions:
-    """Reads a chunk of parts: the normal form of the caption of every row with an image."""
+    """Reads a chunk of parts: the normal form of the caption of every row with an image, or of every row that is to be fetched."""
+
+    images: bool = True
 
     name = "captions"
     reads: Sequence[str] = ()
@@ -139,11 +141,18 @@ class ReadCaptions:
         out.emit("captions", _led([self._part(task, part, out) for part in parts_of(task)], ex.CAPTIONS, "text"))
 
     def _part(self, task: PartTask, part: int, out: Out) -> pa.Table:
-        rows, fetched = _aligned(task, part, ("row", "sample_id", "caption"), ("row", "reason"), out)
-        shown = with_image(fetched)
+        rows, shown = self._captioned(task, part, out)
         names, text = names_of(part, rows, shown), normalised(rows.column("caption").take(shown).combine_chunks())
         columns = {**dict(zip(ex.SHA, digests(text, names["place"]).T, strict=True)), **names}
         return pa.table({**columns, "shown": pc.not_equal(text, ""), "text": text}, ex.CAPTIONS.schema)
+
+    def _captioned(self, task: PartTask, part: int, out: Out) -> tuple[pa.Table, pa.Array]:
+        if self.images:
+            rows, fetched = _aligned(task, part, ("row", "sample_id", "caption"), ("row", "reason"), out)
+            return rows, with_image(fetched)
+        rows = read_table(task.inputs[f"rows/{part}"], ("row", "sample_id", "caption", "reason"))
+        tell_rows(task, part, rows.num_rows, out)
+        return rows, with_image(rows)
 
 
 def digests(texts: pa.Array, place: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -178,9 +187,9 @@ def line_up(part: int, rows: pa.Table, table: pa.Table) -> None:
         raise SchemaError(f"part {part}: the rows of two tables do not line up: run  curate verify")
 
 
-def with_image(fetched: pa.Table) -> pa.Array:
-    """Places of the rows that have an image."""
-    return pa.array(np.flatnonzero(pc.is_null(fetched.column("reason")).to_numpy(zero_copy_only=False)))
+def with_image(table: pa.Table) -> pa.Array:
+    """Places of the rows without a reason: of table `fetched` those that have an image."""
+    return pa.array(np.flatnonzero(pc.is_null(table.column("reason")).to_numpy(zero_copy_only=False)))
 
 
 def names_of(part: int, rows: pa.Table, shown: pa.Array) -> dict[str, NDArray[Any]]:

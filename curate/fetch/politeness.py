@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 from curate.fetch.buffer import Room
 from curate.fetch.link import Link
+from curate.media.url import site
 
 _ARRIVAL_SECONDS = 0.2  # a request that was sent this long ago is taken to have reached its site
-
-
-@functools.cache
-def _suffixes() -> Any:
-    """Public suffix list as shipped with tldextract: no download, no cache folder."""
-    import tldextract
-
-    return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
-
-
-@functools.lru_cache(maxsize=65536)
-def site(host: str) -> str:
-    """Whom a host belongs to: its registrable domain (public suffix list), or itself when it is an address."""
-    host = host.rstrip(".").lower()
-    try:
-        return str(ipaddress.ip_address(host.strip("[]")))
-    except ValueError:
-        found = _suffixes()(host)
-        if found.domain and found.suffix:
-            return f"{found.domain}.{found.suffix}"
-        return host if found.suffix else ".".join(host.split(".")[-2:])  # the list's rule for endings that it lacks
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from curate.fetch.blocklist import BlockListSettings
-from curate.fetch.politeness import Budget, site
+from curate.fetch.politeness import Budget
 from curate.fetch.proxy import check_proxy
 from curate.media.image import ImageSettings
+from curate.media.url import site
 from curate.settings import Settings
 
 

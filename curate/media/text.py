@@ -52,7 +52,12 @@ def remove_controls(text: str) -> str:
 
 def statistics(text: str) -> TextStatistics:
     """Characters and words of a text, as it stands (clean it first)."""
-    return TextStatistics(len(text), sum(1 for _ in _WORD.finditer(text)))
+    return TextStatistics(len(text), len(words(text)))
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in order: runs of letters, digits, apostrophes and hyphens; a CJK character is one."""
+    return _WORD.findall(text)
 
 
 def language(text: str) -> tuple[str | None, float]:

@@ -1,4 +1,4 @@
-"""Numbers about the caption: length and language."""
+"""Numbers about the caption: length, wording and language."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import pyarrow as pa
 
 from curate import schema as schemas
 from curate.media.text import clean, language, statistics
+from curate.media.wording import wording
 from curate.score.scorer import ROW_COLUMNS, Batch, Opened, Scored
 from curate.settings import Settings
 from curate.stage import identity_of
 
-_COLUMNS = ("caption_characters", "caption_words", "caption_language", "caption_language_score")
+_COLUMNS = (
+    "caption_characters", "caption_words", "caption_repeated_words", "caption_top_bigram", "caption_duplicate_5grams",
+    "caption_word_length", "caption_non_words", "caption_file_name", "caption_url", "caption_language", "caption_language_score",
+)  # fmt: skip
 
 
 class CaptionScorer(Settings):
-    """Characters, words, and the likeliest language with the classifier's probability (null without letters)."""
+    """Characters, words, what these are (see `curate.media.wording`), and the likeliest language with its probability."""
 
     @property
     def version(self) -> int:
         """See `Scorer`."""
-        return 1
+        return 2
 
     @property
     def needs(self) -> pa.Schema:
@@ -50,8 +54,8 @@ class CaptionScorer(Settings):
 
 def _line(caption: str) -> dict[str, object]:
     text = clean(caption)
-    size = statistics(text)
+    size, made_of = statistics(text), wording(text)
     code, probability = language(text)
     known = code is not None
-    values = (size.characters, size.words, code, probability if known else None)
+    values = (size.characters, size.words, *vars(made_of).values(), code, probability if known else None)
     return dict(zip(_COLUMNS, values, strict=True))

@@ -19,8 +19,9 @@ from curate.errors import LocalFault, SettingsError
 from curate.fetch import broker
 from curate.fetch.buffer import Room
 from curate.fetch.link import Deferred, open_link, runtime_folder
-from curate.fetch.politeness import Budget, Politeness, site
+from curate.fetch.politeness import Budget, Politeness
 from curate.fetch.settings import FetchSettings
+from curate.media.url import site
 from curate.settings import build, values
 from tests.fetch.conftest import FaultServer, fetch, quick
 

@@ -11,14 +11,19 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from curate.derive.counted import count_phrases
+from curate.derive.phrases import Phrases
 from curate.filter.decide import filter_pool
 from curate.filter.settings import FilterSettings
 from curate.lease import claim
+from curate.progress import Silent
 from curate.score.clip_scorer import ClipScorer
 from curate.score.concepts import ConceptScorer
 from curate.score.phase import ScorePhase
 from curate.score.settings import ScoreSettings
+from curate.stage import Crew
 from curate.store import Pool
+from tests.dedupe.arrays import inline
 from tests.derive.pools import derive
 from tests.score.pools import Row, jpeg, make_pool, noise, run_phase, tiny_clip
 from tests.score.test_phase import HOSTILE_CAPTIONS, HOSTILE_IMAGES
@@ -53,11 +58,13 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     target = {"path": str(folder / "target.npy")}
     said = {"clusters": {"reference": target, "count": 3}, "normsim": {"target": target}, "neg_clip_loss": {"batch_size": 4}}
     assert derive(pool, "more", **said) == 3
+    with claim(pool, {}) as run:
+        assert count_phrases(pool, run, "phrases", Phrases(captions=2), Crew(inline, 4), Silent()).recomputed
     return pool
 
 
 def test_scores_are_numbers_or_null(hostile: Pool) -> None:
-    for name in ("scores_base", "scores_more"):
+    for name in ("scores_base", "scores_more", "scores_phrases"):
         table = hostile.snapshot(name).read()
         for column in table.column_names:
             if pa.types.is_floating(table[column].type):

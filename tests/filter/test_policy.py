@@ -21,6 +21,9 @@ from tests.shards.pools import Sample, sample_id
 EXTRA = {
     "concept_ids": pa.array([[0], []], pa.list_(pa.int32())),
     "caption_entity": pa.array([True, False]),
+    "caption_copies": pa.array([1, 20], pa.int64()),
+    "phrase_words": pa.array([0, None], pa.int32()),
+    "phrase_share": pa.array([0.0, None]),
     "clip_dfn": pa.array([0.2, 0.3], pa.float32()),
     "image_cluster_named": pa.array([True, None]),
     "neg_clip_loss": pa.array([-0.2, -0.1], pa.float32()),

@@ -15,12 +15,11 @@ from curate.fetch.consent import MAX_VALUE_CHARACTERS, OptOut, Rule, find_opt_ou
 from curate.fetch.entries import NoEntry, host_name, plain_url, url_entry
 from curate.fetch.exchange import Exchange, PageExchange, as_sent, joined
 from curate.fetch.guard import Guard, check_url
-from curate.fetch.politeness import site
 from curate.fetch.settings import FetchSettings
 from curate.fetch.transfer import Head
 from curate.fetch.wish import Wish
 from curate.media.blur import BadBoxes, parse_boxes
-from curate.media.url import redacted
+from curate.media.url import redacted, site
 from curate.plan.identity import Refused, canonical_url, sample_id, url_id
 
 _ROBOTS = "User-agent: ?\nDisallow: ?\nUser-agent: curate\nuser-agent: *\nAllow: /?$\nDisallow: *?*?\nCrawl-delay: ?\n?: ?\n"

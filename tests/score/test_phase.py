@@ -12,6 +12,7 @@ from PIL import Image
 
 from curate.errors import IdentityError, LocalFault
 from curate.media.image import decode_rgb, phash
+from curate.score.caption import CaptionScorer
 from curate.score.clip_scorer import ClipScorer
 from curate.score.phase import ScorePhase
 from curate.score.reserve import Reserve, reserved
@@ -139,7 +140,7 @@ def test_captions_alone_read_no_image(pool: Pool) -> None:
     assert sum(c.get("decodes", 0) for c in counters) == 0
     table = pool.snapshot("scores_text").read()
     assert table.column_names == [
-        "part", "row", "reason", "caption_characters", "caption_words", "caption_language", "caption_language_score", "basis",
+        "part", "row", "reason", *CaptionScorer().adds.names, "basis",
     ]  # fmt: skip
     assert table.column("caption_characters").to_pylist() == [9, None, 15, 6, 4, None, 7]
 
