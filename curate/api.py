@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from curate.filter.attach import AttachReport
     from curate.later import GrowthReport, RetryReport
     from curate.monitor.documents import RunStatus
+    from curate.shards.croissant import CroissantReport
     from curate.stage import Phase
     from curate.train.loop import TrainReport
     from curate.work import CommitReport, WorkReport
@@ -86,7 +87,8 @@ class Answer:
 
     def df(self) -> pandas.DataFrame:
         """As a pandas DataFrame."""
-        return self._table.to_pandas()
+        frame: pandas.DataFrame = self._table.to_pandas()
+        return frame
 
     def rows(self) -> list[dict[str, Any]]:
         """As one dict a line."""
@@ -252,6 +254,18 @@ class Pool:
         settings = self._settings("pack", PackSettings, changes)
         with self._writing("pack") as (run, told):
             return pack(self._store, run, subset or self._current(), settings, told)
+
+    def croissant(
+        self, subset: str | None = None, output: str | Path | None = None, tables: Sequence[str | Path] = (), **card: Any
+    ) -> CroissantReport:
+        """Describes a packed subset (default the one applied last), or Parquet tables taken from it, in Croissant.
+
+        `card`: name, description, license, cite_as, url, creators, version, date_published, base_url.
+        """
+        from curate.shards.croissant import Card, describe
+
+        said = build(Card, {key: value for key, value in card.items() if value})
+        return describe(self._store, subset or self._current(), Path(output) if output else None, said, [Path(table) for table in tables])
 
     def compact(self, **engine: Any) -> CompactReport:
         """Copies the tables' many small files into few large ones, for SQL; `engine` changes who does it, as `workers=8`."""

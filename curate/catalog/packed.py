@@ -17,7 +17,7 @@ from curate.media.tar import Member, TarError, members
 from curate.parquet import read_table
 from curate.store import Pool, Snapshot, file_sha256
 
-_BESIDE = {"index.json", "sizes.json"}
+_BESIDE = {"index.json", "sizes.json", "croissant.json"}
 _IMAGES = ("jpg", "png", "webp")
 
 

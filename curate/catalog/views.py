@@ -175,11 +175,11 @@ def _add_functions(connection: duckdb.DuckDBPyConnection) -> None:
     """`host(url)`, and `domain(host)`: whom a host belongs to by the public suffix list (a call a row: give it distinct hosts)."""
     pattern = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/@?#]*@)?(\[[^\]/?#]*\]|[^/:?#]+)"
     connection.execute(f"CREATE MACRO host(url) AS lower(nullif(regexp_extract(url, '{pattern}', 1), ''))")
-    connection.create_function("domain", _domains, ["VARCHAR"], "VARCHAR", type="arrow")
+    connection.create_function("domain", _domain)
 
 
-def _domains(hosts: pa.ChunkedArray) -> pa.Array:
-    return pa.array([host and (site(host) or host) for host in hosts.to_pylist()], pa.string())
+def _domain(host: str) -> str:
+    return site(host) or host
 
 
 def _add_view(connection: duckdb.DuckDBPyConnection, name: str, snapshot: Snapshot | None, files: Sequence[Source]) -> None:

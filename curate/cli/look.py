@@ -65,6 +65,41 @@ def funnel(pool: str, policy: str | None, form: str) -> None:
 
 @click.command()
 @pool_argument
+@click.argument("subset", required=False)
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Where to write it.  [croissant.json beside the files]"
+)
+@click.option(
+    "--table", "tables", multiple=True, type=click.Path(path_type=Path), help="Describe this Parquet file and no images; may be repeated."
+)
+@click.option("--name", default="", help="[the subset's]")
+@click.option("--description", default="", help="[rows, policy and digest]")
+@click.option("--license", default="", metavar="URL", help="Under which the collection may be used; pictures belong to others.")
+@click.option("--cite-as", default="", metavar="BIBTEX", help="How to cite it.")
+@click.option("--url", default="", help="Its page.")
+@click.option("--creator", "creators", multiple=True, metavar="NAME", help="Who made it; may be repeated.")
+@click.option("--version", default="", metavar="1.0.0", help="Of the collection.")
+@click.option("--date-published", default="", metavar="2026-01-31", help="No date is written without it.")
+@click.option("--base-url", default="", metavar="URL", help="Where the files will be served.")
+def croissant(pool: str, subset: str | None, output: Path | None, tables: tuple[Path, ...], **card: object) -> None:
+    """Describe a subset in Croissant, for catalogues and loaders.
+
+    Of packed shards: their files with hashes, each column with its meaning, the images by sample_id. With --table, of Parquet files
+    that `curate sql` wrote, such as addresses and scores without any image.
+
+    \b
+    Examples:
+      curate croissant POOL --license https://creativecommons.org/licenses/by/4.0/ --creator "A. Author"
+      curate croissant POOL laion400m -o shards/croissant.json --version 1.0.0
+      curate croissant POOL --table kept.parquet --base-url https://example.org/data
+    """
+    import curate
+
+    say(curate.open(pool).croissant(subset, output, tables, **card))
+
+
+@click.command()
+@pool_argument
 @click.option("--quick", is_flag=True, help="Tables and sizes only; hash no file.")
 @format_option
 def verify(pool: str, quick: bool, form: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from curate.plan.prefilter import PrefilterReport
     from curate.removal.takedown import Outline, RemovalReport
     from curate.run import PhaseReport
+    from curate.shards.croissant import CroissantReport
     from curate.shards.pack import PackReport
     from curate.train.loop import TrainReport
     from curate.work import CommitReport, WorkReport
@@ -119,6 +120,10 @@ def _phrases(report: PhrasesReport) -> list[str]:
     if not report.recomputed:
         return [f"nothing new: {counted(report.parts, 'part')} done before"]
     return [f"{report.rows:,} rows with a caption in {counted(report.parts, 'part')}: table {report.table}"]
+
+
+def _croissant(report: CroissantReport) -> list[str]:
+    return [f"{report.file}: subset {report.subset}, {counted(report.files, 'file')}, {counted(report.fields, 'field')}"]
 
 
 def _dedupe(report: DedupeReport) -> list[str]:
@@ -261,6 +266,7 @@ TOLD: dict[str, Callable[[Any], list[str]]] = {
     "TrainReport": _training,
     "DedupeReport": _dedupe,
     "PhrasesReport": _phrases,
+    "CroissantReport": _croissant,
     "FilterReport": _filter,
     "PackReport": _pack,
     "PosixPath": _page,

@@ -126,6 +126,7 @@ class Repacking:
         if index.mode == "copy":
             sizes = ",\n".join(f' "{shard.tar}": {shard.samples}' for shard in shards)
             write_text(self.pool, folder / "sizes.json", f"{{\n{sizes}\n}}\n")
+        (folder / "croissant.json").unlink(missing_ok=True)  # it tells the hashes of the files that were
         write_text(self.pool, folder / "index.json", new.model_dump_json(indent=1) + "\n")
 
     def _lines(self, name: str) -> int:

@@ -101,5 +101,5 @@ def test_a_concept_has_no_more_than_its_cap(pool: Pool, most: int, seed: int) ->
 def test_sql_knows_hosts_and_domains(pool: Pool) -> None:
     asked = curate.open(pool.path).sql("SELECT DISTINCT url, host(url) AS host, domain(host(url)) AS domain FROM samples").rows()
     assert all(line["domain"] == site_of(line["url"]) for line in asked)
-    odd = "SELECT domain(host(text)) AS domain FROM (VALUES ('no address'), (NULL), ('http://'), ('http://../x'), ('x://a@:80')) AS t(text)"
-    assert [line["domain"] for line in curate.open(pool.path).sql(odd).rows()] == [None, None, None, "..", None]
+    odd = "SELECT domain(host(text)) AS domain FROM (VALUES ('no address'), (NULL), ('http://'), ('http://../x')) AS t(text)"
+    assert [line["domain"] for line in curate.open(pool.path).sql(odd).rows()] == [None, None, None, ".."]
