@@ -98,8 +98,10 @@ def _join(asked: str, settings: EngineSettings) -> None:
         )
     try:
         ray.init(asked, **_SILENT)
-    except (RuntimeError, ConnectionError, ValueError, TimeoutError) as error:
+    except (RuntimeError, ConnectionError, ValueError, TimeoutError, ray.exceptions.AuthenticationError) as error:
         told = " ".join(str(error).split())[:300]
+        if os.environ.get("RAY_AUTH_MODE") != "token":  # Ray says of a cluster that wants one only that it cannot be reached
+            told += "; if it wants a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` says on its head"
         raise UsageError(f"cannot join the Ray cluster at engine.address={asked}: {told}") from None
 
 

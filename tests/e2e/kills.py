@@ -179,4 +179,5 @@ def _hold(tally: Tally, path: Path, wanted: Undisturbed, complaints: list[str]) 
     verified = pool.verify()
     tally.wrong += complaints + ([] if verified.ok else [verified.text()])
     if pool.digest() != wanted.digest:
-        tally.wrong.append(f"{path.name}: digest {pool.digest()} is not {wanted.digest}")
+        fates = pool.sql("SELECT outcome, reason, count(*) AS rows FROM samples GROUP BY ALL ORDER BY ALL").rows()
+        tally.wrong.append(f"{path.name}: digest {pool.digest()} is not {wanted.digest}; {fates}")

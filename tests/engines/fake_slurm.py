@@ -43,6 +43,8 @@ def sbatch(arguments: list[str]) -> int:
     parser.add_argument("--wait", action="store_true")
     parser.add_argument("--parsable", action="store_true")
     parser.add_argument("--array", default="0-0")
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--cpus-per-task", type=int, default=1)
     parser.add_argument("--output", default="slurm-%A_%a.log")
     parser.add_argument("--dependency", default="")
     parser.add_argument("--partition", default="")
@@ -89,7 +91,7 @@ def _run_array(folder: Path, said: argparse.Namespace, command: list[str]) -> in
     waiting, running, worst = list(range(first, last + 1)), list[subprocess.Popen[bytes]](), 0
     while waiting or running:
         while waiting and len(running) < AT_ONCE and not (folder / "cancelled").exists():
-            running.append(_start(folder, waiting.pop(0), (first, last), said.output, command))
+            running.append(_start(folder, waiting.pop(0), (first, last), said, command))
         waiting = [] if (folder / "cancelled").exists() else waiting
         worst = max([worst, *(abs(one.returncode) for one in running if one.poll() is not None)])
         running = [one for one in running if one.poll() is None]
@@ -97,12 +99,13 @@ def _run_array(folder: Path, said: argparse.Namespace, command: list[str]) -> in
     return worst
 
 
-def _start(folder: Path, task: int, bounds: tuple[int, int], output: str, command: list[str]) -> subprocess.Popen[bytes]:
+def _start(folder: Path, task: int, bounds: tuple[int, int], said: argparse.Namespace, command: list[str]) -> subprocess.Popen[bytes]:
     first, last = bounds
     told = {"JOB_ID": folder.name, "ARRAY_JOB_ID": folder.name, "ARRAY_TASK_ID": task, "ARRAY_TASK_MIN": first, "ARRAY_TASK_MAX": last}
-    told |= {"ARRAY_TASK_COUNT": last - first + 1, "NTASKS": 1, "PROCID": 0, "CPUS_PER_TASK": 1, "JOB_NODELIST": "localhost"}
+    told |= {"ARRAY_TASK_COUNT": last - first + 1, "NTASKS": 1, "PROCID": 0, "JOB_NODELIST": "localhost"}
+    told |= {"JOB_NUM_NODES": said.nodes, "CPUS_PER_TASK": said.cpus_per_task}
     environment = {**os.environ, **{f"SLURM_{key}": str(value) for key, value in told.items()}}
-    log = Path(output.replace("%A", folder.name).replace("%a", str(task)).replace("%j", folder.name))
+    log = Path(said.output.replace("%A", folder.name).replace("%a", str(task)).replace("%j", folder.name))
     with log.open("ab") as stream:
         started = subprocess.Popen(
             ["bash", *command], env=environment, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True
@@ -112,17 +115,20 @@ def _start(folder: Path, task: int, bounds: tuple[int, int], output: str, comman
 
 
 def srun(arguments: list[str]) -> int:
-    """Runs a command as `--ntasks` tasks of the job."""
+    """Runs a command as `--ntasks` tasks of the job, all on this machine; a signal that ends it ends them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ntasks", "-n", type=int, default=1)
     parser.add_argument("--nodes", "-N", type=int, default=1)
     parser.add_argument("--nodelist", "-w", default="")
+    parser.add_argument("--exclude", default="")
+    parser.add_argument("--overlap", action="store_true")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     said = parser.parse_args(arguments)
     tasks = [
         subprocess.Popen(said.command, env={**os.environ, "SLURM_PROCID": str(rank), "SLURM_NTASKS": str(said.ntasks)})
         for rank in range(said.ntasks)
     ]
+    signal.signal(signal.SIGTERM, lambda *_: [task.terminate() for task in tasks])
     return max(abs(task.wait()) for task in tasks)
 
 

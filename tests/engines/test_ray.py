@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import psutil
 import pytest
+from ray.util import get_node_ip_address
 
 from curate.engines import ray as engine_module
 from curate.engines.base import EngineSettings
@@ -27,6 +29,7 @@ from tests.engines.phases import Groups, notes, wait_until
 from tests.engines.pools import parts_of
 from tests.engines.ray_nodes import nodes
 from tests.engines.test_conformance import RECIPE, started
+from tests.ports import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -145,4 +148,26 @@ def test_a_lost_cluster_is_one_line_and_the_same_command_resumes(pool: Pool, cur
     kept = parts_of(pool)
     assert 3 not in kept
     assert curate("run", RECIPE, "--pool", pool.path, "input.path=none.csv").code == 0
+    assert parts_of(pool) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.long
+def test_a_cluster_that_wants_a_token(pool: Pool, curate: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `ray start` makes it on a machine that has one: without the token a line that says what to set, with it the work is done."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "8f" * 32}
+    address = f"{get_node_ip_address()}:{free_port()}"
+    head = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={address.split(':')[1]}", "--num-cpus=1", "--block"]
+    quiet = ["--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=80000000"]
+    monkeypatch.setenv("ENGINE_TEST_PHASE", "{}")
+    given = [*program(pool, "engine.workers=1", f"engine.address={address}")]
+    with subprocess.Popen([*head, *quiet], env={**os.environ, **token}, stdout=subprocess.PIPE, text=True) as cluster:
+        try:
+            assert any("Ray runtime started" in line for line in cluster.stdout or ())
+            refused = subprocess.run(given, capture_output=True, text=True, check=False)
+            assert refused.returncode == 2, refused.stderr
+            assert "if it wants a token, set RAY_AUTH_MODE=token" in refused.stderr and "Traceback" not in refused.stderr
+            served = subprocess.run(given, env={**os.environ, **token}, capture_output=True, text=True, check=False)
+            assert served.returncode == 0, served.stderr
+        finally:
+            cluster.terminate()
     assert parts_of(pool) == [0, 1, 2, 3, 4]

@@ -15,6 +15,8 @@ import pytest
 import curate
 from tests.e2e.kills import Kind, Undisturbed, driver, sweep
 from tests.e2e.runs import Site, finish, shards_of
+from tests.engines.fake_slurm import put_on_path
+from tests.engines.phases import wait_until
 from tests.engines.ray_nodes import Nodes
 
 pytestmark = pytest.mark.ray
@@ -46,6 +48,28 @@ def test_ray_job_submit_runs_a_recipe(served: Site, calm: Undisturbed, ray_nodes
     done = subprocess.run([*program, *recipe], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert curate.open(tmp_path / "pool").digest() == calm.digest
+
+
+@pytest.mark.long
+def test_a_cluster_inside_one_allocation_runs_a_recipe(
+    served: Site, calm: Undisturbed, calm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm's template with three nodes, a head and two workers: the laptop's pool, and nothing of Ray is left behind."""
+    put_on_path(tmp_path, monkeypatch)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    template = Path(__file__).parent.parent.parent / "pipelines" / "slurm" / "ray.sbatch"
+    pool, asked = tmp_path / "pool", ["sbatch", "--wait", "--nodes=3", "--cpus-per-task=1", str(template), "ingest"]
+    before = raylets_here()
+    job = subprocess.run([*asked, str(pool), *served.said()], capture_output=True, text=True, check=False, cwd=tmp_path)
+    log = "".join(path.read_text() for path in tmp_path.glob("curate-ray-*.log"))
+    assert job.returncode == 0, job.stderr + log
+    assert curate.open(pool).digest() == calm.digest and shards_of(pool) == shards_of(calm_folder / "pool")
+    assert log.count("Ray runtime started") >= 2, log  # so short a run may be over before the third has joined
+    wait_until(lambda: raylets_here() == before)
+
+
+def raylets_here() -> set[int]:
+    return {process.pid for process in psutil.process_iter(["name"]) if process.info["name"] == "raylet"}
 
 
 def kind(nodes: Nodes) -> Kind:

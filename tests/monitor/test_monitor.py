@@ -247,3 +247,16 @@ def test_the_whole_way_at_a_terminal(pool: Pool, curate: Callable, tmp_path: Pat
     assert curate("filter", pool.path, "--where", "true", "name=all").code == 0
     assert '"run": "filter"' in events.read_text()
     assert curate("status", pool.path, "--watch").code == 0, "nothing is going on: it looks once and ends"
+
+
+def test_seconds_of_gpus_are_told_beside_those_of_cpus(pool: Pool, curate: Callable) -> None:
+    """As a scorer on a GPU leaves them with each part that ends."""
+    with watch(pool) as progress:
+        progress.start("score", 2, "parts")
+        progress.advance("score", 2)
+        progress.tally("score", {"ok": 20}, {"cpu_seconds": 2.0, "gpu_seconds": 40.0})
+        progress.finish("score")
+    assert "2 s CPU, 40 s GPU" in " ".join(curate("status", pool.path).out.split())
+    (file,) = (pool.path / FOLDER).glob("*.prom")
+    (family,) = [one for one in openmetrics(file.read_text()) if one.name == "curate_gpu_seconds"]
+    assert [sample.value for sample in family.samples] == [40.0]

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -15,7 +16,11 @@ from curate.media.image import decode_rgb, phash
 from curate.score.caption import CaptionScorer
 from curate.score.clip_scorer import ClipScorer
 from curate.score.phase import ScorePhase
+from curate.score.reading import Image as StoredImage
+from curate.score.reading import Seen
 from curate.score.reserve import Reserve, reserved
+from curate.score.result import PartResult
+from curate.score.scorer import Opened, Scored
 from curate.score.settings import ScoreSettings
 from curate.store import Pool
 from tests.score.pools import Row, jpeg, make_pool, noise, run_phase, tiny_clip
@@ -209,3 +214,14 @@ def test_identity_is_that_of_the_values(clip_folder: Path) -> None:
 def test_a_phase_without_a_scorer_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to score"):
         ScoreSettings(image=None, caption=None)
+
+
+def test_a_part_tells_how_long_its_scorers_used_a_gpu() -> None:
+    """Two scorers, two batches; where none used one, nothing is said."""
+    result = PartResult(pa.table({"row": pa.array(range(4), pa.int32())}))
+    none = pa.RecordBatch.from_arrays([], schema=pa.schema([]))
+    opened = [Opened(None, lambda batch, seconds=seconds: Scored(none, gpu_seconds=seconds)) for seconds in (0.25, 0.5)]
+    assert "gpu_seconds" not in result.counted()
+    for row in range(2):
+        result.add(opened, [Seen(StoredImage("tar", 0, 1, np.array([row])), [None, None])])
+    assert result.counted()["gpu_seconds"] == 1.5
