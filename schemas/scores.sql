@@ -19,8 +19,13 @@ CREATE TABLE scores (
     image_max_side INTEGER,
     image_aspect DOUBLE,
     image_entropy DOUBLE,
+    image_sharpness DOUBLE,
+    image_plain DOUBLE,
     phash BIGINT,
     colour_grid BLOB,
+    text_area DOUBLE,
+    text_count INTEGER,
+    text_boxes FLOAT[][],
     embedding_file VARCHAR,
     basis VARCHAR
 );
@@ -42,7 +47,12 @@ COMMENT ON COLUMN scores.image_min_side IS '[scores] shorter side of the origina
 COMMENT ON COLUMN scores.image_max_side IS '[scores] longer side of the original in pixels';
 COMMENT ON COLUMN scores.image_aspect IS '[scores] longer side over shorter side, at least 1';
 COMMENT ON COLUMN scores.image_entropy IS '[scores] Shannon entropy of the grey histogram in bits, 0 for a blank image';
+COMMENT ON COLUMN scores.image_sharpness IS '[scores] variance of the Laplacian of the grey picture, 0 for a blank image, low where it is blurred';
+COMMENT ON COLUMN scores.image_plain IS '[scores] share of the picture that has its most frequent colour, of 4,096; near 1 for placeholders and blank images';
 COMMENT ON COLUMN scores.phash IS '[content] 64-bit DCT perceptual hash, as a signed integer';
 COMMENT ON COLUMN scores.colour_grid IS '[content] mean colours of an 8 x 8 grid over the image: 64 cells row by row, red, green, blue, one byte each';
+COMMENT ON COLUMN scores.text_area IS '[scores] share of the picture that detected text covers, 0 to 1';
+COMMENT ON COLUMN scores.text_count IS '[scores] detected lines or words of text';
+COMMENT ON COLUMN scores.text_boxes IS '[scores] left, top, right, bottom of each as fractions of width and height';
 COMMENT ON COLUMN scores.embedding_file IS '[placement] .npy with one float16 row per row of the part, relative to the pool';
 COMMENT ON COLUMN scores.basis IS '[lineage] fingerprint of what this part was computed from';

@@ -42,6 +42,7 @@ PLACES = {
     "protego": ("fetch/robots.py",),
     "aiodns": ("fetch/resolver.py",),
     "pycares": ("fetch/resolver.py",),
+    "onnxruntime": ("score/onnx.py",),
     "torch": ("score/", "train/", "evaluate/", "derive/heads.py"),
 }
 IMPORT_NAMES = {

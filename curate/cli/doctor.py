@@ -24,7 +24,9 @@ EXTRAS = {
     "ray": ("ray",),
     "spark": ("pyspark",),
     "img2dataset": ("img2dataset",),
+    "onnx": ("onnxruntime", "rapidocr"),
 }
+OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
 DISK_BYTES = 10 << 30
 MEMORY_BYTES = 4 << 30
 ANSWERS_PER_SECOND = 1000
@@ -79,6 +81,7 @@ def examine(server: str | None = None) -> Iterator[Finding]:
     yield _curate()
     yield from _machine()
     yield from (_extra(name, packages) for name, packages in EXTRAS.items())
+    yield _opencv()
     yield _java()
     yield _gpu()
     yield _resolver(server)
@@ -109,6 +112,14 @@ def _extra(name: str, packages: tuple[str, ...]) -> Finding:
     found = ", ".join(f"{package} {version}" for package, version in versions.items() if version) or "not installed"
     advice = f"pip install 'curate-vlm[{name}]'" if missing else ""
     return Finding(f"extra {name}", found, not missing, advice)
+
+
+def _opencv() -> Finding:
+    """Several distributions of OpenCV write to one folder, and whichever came last decides what works."""
+    found = [f"{package} {version}" for package in OPENCV if (version := _version(package))]
+    others = " ".join(package for package in OPENCV[1:] if _version(package))
+    advice = f"pip uninstall -y {others} && pip install --force-reinstall --no-deps {OPENCV[0]}" if len(found) > 1 else ""
+    return Finding("opencv", ", ".join(found) or "from elsewhere", len(found) < 2, advice)
 
 
 def _version(package: str) -> str | None:

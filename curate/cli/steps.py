@@ -24,7 +24,7 @@ def score(pool: str, name: str | None, model: str | None, weights: str | None, o
     Examples:
       curate score POOL
       curate score POOL --name l14 --model ViT-L-14 --weights openai
-      curate score POOL --name own --weights ./models/mine
+      curate score POOL --name text text.letters=2 image=null caption=null clip=null
     """
     import curate
     from curate.settings import values

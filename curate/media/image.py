@@ -23,14 +23,14 @@ from PIL import Image
 from curate.media.blur import Box
 from curate.media.exif import exif_json
 from curate.media.header import Header, MediaError, header, sniff
-from curate.media.perceptual import grey_entropy, phash
+from curate.media.perceptual import grey_entropy, phash, plain_share, sharpness
 from curate.media.resize import Fit, Rgb, as_rgb, as_stored, extent_of, fit, frame, hide, quick_size, resize, scale, upright
 from curate.media.settings import MAX_PIXELS, MAX_SIDE, ImageSettings
 
 __all__ = [
     "Fit", "Header", "ImageSettings", "MediaError", "Rgb", "StoredImage",
-    "check_limits", "check_pixels", "decode_rgb", "encode", "exif_json", "fit", "grey_entropy", "header", "phash", "prepare",
-    "resize", "sniff",
+    "check_limits", "check_pixels", "decode_rgb", "encode", "exif_json", "fit", "grey_entropy", "header", "phash", "plain_share",
+    "prepare", "resize", "sharpness", "sniff",
 ]  # fmt: skip
 
 CODEC_ERRORS = (

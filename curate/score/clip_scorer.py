@@ -12,10 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from curate.score.clip import Clip, Precision, column_name, load_clip, torch_threads
+from curate.score.clip import Clip, Precision, column_name, load_clip, torch_threads, weights_label
 from curate.score.reserve import Reserve, reserved
 from curate.score.scorer import ROW_COLUMNS, Batch, Opened, Pixels, Scored, without_nan
-from curate.score.weights import find_weights
+from curate.score.weights import Model, find_weights
 from curate.settings import Settings
 from curate.stage import identity_of
 
@@ -56,14 +56,14 @@ class ClipScorer(Settings):
         comment = f"cosine of image and caption embedding of {self.model}, weights {self.weights}"
         return pa.schema([pa.field(self.column, pa.float32(), metadata={"class": "scores", "comment": comment})])
 
-    def weights_sha256(self) -> str:
-        """Digest of the weights file; fetches it when it is not on this machine yet."""
-        return find_weights(self.model, self.weights).sha256
+    def provenance(self) -> tuple[Model]:
+        """See `curate.score.scorer.Weighted`; fetches the weights when they are not on this machine yet."""
+        return (Model(self.column, weights_label(self.weights), find_weights(self.model, self.weights).sha256, self.model),)
 
     def identity(self) -> str:
         """Where the weights lie does not matter, what they are does; so does the batch size, in the last bits."""
         settings = self.model_dump(mode="json", exclude={"weights"})
-        return identity_of("ClipScorer", self.version, {**settings, "column": self.column, "weights_sha256": self.weights_sha256()})
+        return identity_of("ClipScorer", self.version, {**settings, "column": self.column, "weights_sha256": self.provenance()[0].sha256})
 
     @contextmanager
     def open(self) -> Iterator[Opened]:

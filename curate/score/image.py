@@ -1,8 +1,7 @@
-"""Numbers about the picture itself: sizes, entropy, perceptual hash, colour grid."""
+"""Numbers about the picture itself: sizes, entropy, sharpness, plainness, perceptual hash, colour grid."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,22 +11,22 @@ import pyarrow as pa
 from PIL import Image
 
 from curate import schema as schemas
-from curate.media.image import grey_entropy, phash
+from curate.media.image import grey_entropy, phash, plain_share, sharpness
 from curate.score.scorer import ROW_COLUMNS, Batch, Opened, Pixels, Scored
 from curate.settings import Settings
 from curate.stage import identity_of
 
 GRID_SIDE = 8
-_COLUMNS = ("image_min_side", "image_max_side", "image_aspect", "image_entropy", "phash", "colour_grid")
+_COLUMNS = ("image_min_side", "image_max_side", "image_aspect", "image_entropy", "image_sharpness", "image_plain", "phash", "colour_grid")
 
 
 class ImageScorer(Settings):
-    """Sizes are those of the original; hash, entropy and colours are those of the stored picture."""
+    """Sizes are those of the original; the rest is of the stored picture."""
 
     @property
     def version(self) -> int:
         """See `Scorer`."""
-        return 1
+        return 2  # since there are sharpness and plainness
 
     @property
     def needs(self) -> pa.Schema:
@@ -61,6 +60,8 @@ class Look:
     width: int
     height: int
     entropy: float
+    sharpness: float
+    plain: float
     phash: int
     colour_grid: bytes
 
@@ -68,7 +69,7 @@ class Look:
 def observe(pixels: Pixels) -> Look:
     """Describes one stored picture."""
     height, width = pixels.shape[:2]
-    return Look(width, height, grey_entropy(pixels), phash(pixels), colour_grid(pixels))
+    return Look(width, height, grey_entropy(pixels), sharpness(pixels), plain_share(pixels), phash(pixels), colour_grid(pixels))
 
 
 def colour_grid(pixels: Pixels) -> bytes:
@@ -85,6 +86,6 @@ def _line(size: tuple[int | None, int | None], look: Look | None) -> dict[str, o
         low, high = sorted((width, height))
         line |= {"image_min_side": low, "image_max_side": high, "image_aspect": high / low}
     if look is not None:
-        entropy = look.entropy if math.isfinite(look.entropy) else None
-        line |= {"image_entropy": entropy, "phash": look.phash, "colour_grid": look.colour_grid}
+        line |= {"image_entropy": look.entropy, "image_sharpness": look.sharpness, "image_plain": look.plain}
+        line |= {"phash": look.phash, "colour_grid": look.colour_grid}
     return line

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from curate import schema as schemas
 from curate.errors import IdentityError, UsageError
-from curate.score.clip import weights_label
 from curate.score.reading import Image, Seen, TarReader, ahead, batches, images_of, look, read_part
 from curate.score.result import PartResult
-from curate.score.scorer import Opened
+from curate.score.scorer import Opened, Weighted
 from curate.score.settings import ScoreSettings
+from curate.score.weights import Model
 from curate.stage import PartReport, PartTask, Resources, fingerprint
 from curate.store import CURRENT, Pool
 
@@ -65,25 +65,16 @@ class ScorePhase:
         return fingerprint("score", str(VERSION), str(self.settings.image_batch), *(scorer.identity() for scorer in self.settings.scorers))
 
     def record(self, pool: Pool) -> None:
-        """Writes down which weights stand behind the CLIP column. Raises IdentityError when the pool knows others by that name.
+        """Writes down which weights stand behind the columns. Raises IdentityError when the pool knows others by that name.
 
         Raises UsageError for scorers that look at images where the pool has none.
         """
-        clip = self.settings.clip
-        if (clip or self.settings.image or self.settings.own) and pool.snapshot("fetched").version < 0:
+        if not self.settings.reads_captions_alone and pool.snapshot("fetched").version < 0:
             raise UsageError("the pool has no images yet: fetch first, or score captions alone  (image=null clip=null, none of your own)")
-        if clip is None:
-            return
-        document, sha256 = f"model_{clip.column}", clip.weights_sha256()
-        known = pool.read_document(document)
-        if known is None:
-            content = {"column": clip.column, "model": clip.model, "weights": weights_label(clip.weights)}
-            pool.write_document(document, {**content, "weights_sha256": sha256})
-        elif known["weights_sha256"] != sha256:
-            raise IdentityError(
-                f"column {clip.column} of this pool was computed with other weights (sha256 {str(known['weights_sha256'])[:12]}, "
-                f"these are {sha256[:12]}): give the new model another name"
-            )
+        for scorer in self.settings.scorers:
+            if isinstance(scorer, Weighted):
+                for model in scorer.provenance():
+                    _write_down(pool, model)
 
     def _name_clip_score(self, pool: Pool) -> None:
         """A pool's first CLIP column is what `clip_score` means, also when further models have scored it."""
@@ -141,3 +132,15 @@ class ScorePhase:
         temporary = pool.temporary(".npy")
         np.save(temporary, embeddings)
         return pool.publish(temporary, f"embeddings/{self.settings.name}", f"{part:05d}")
+
+
+def _write_down(pool: Pool, model: Model) -> None:
+    known = pool.read_document(f"model_{model.column}")
+    if known is None:
+        content = {"column": model.column, "model": model.name, "weights": model.label, "weights_sha256": model.sha256}
+        pool.write_document(f"model_{model.column}", content)
+    elif known["weights_sha256"] != model.sha256:
+        raise IdentityError(
+            f"column {model.column} of this pool was computed with other weights (sha256 {str(known['weights_sha256'])[:12]}, "
+            f"these are {model.sha256[:12]}): give the new model another name, or use those"
+        )

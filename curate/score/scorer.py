@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from curate.score.weights import Model
 
 Pixels = NDArray[np.uint8]
 """Height x width x 3, red first."""
@@ -80,6 +82,14 @@ class Scorer(Protocol):
 
     def open(self) -> AbstractContextManager[Opened]:
         """Builds models once on the worker."""
+
+
+@runtime_checkable
+class Weighted(Protocol):
+    """A scorer whose values are those of a file of weights: a pool knows one file by a column's name."""
+
+    def provenance(self) -> tuple[Model, ...]:
+        """The column and the file's digest, of each file; finds the files, and reads them once."""
 
 
 def without_nan(values: NDArray[np.floating[Any]], kind: pa.DataType) -> pa.Array:

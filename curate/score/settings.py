@@ -10,9 +10,10 @@ from curate.score.concepts import ConceptScorer
 from curate.score.image import ImageScorer
 from curate.score.own import OwnScorer
 from curate.score.synsets import SynsetScorer
+from curate.score.text import TextScorer
 from curate.settings import Settings
 
-AnyScorer = ImageScorer | CaptionScorer | ConceptScorer | SynsetScorer | OwnScorer | ClipScorer
+AnyScorer = ImageScorer | CaptionScorer | ConceptScorer | SynsetScorer | TextScorer | OwnScorer | ClipScorer
 
 RESERVED = ("part", "row", "reason", "embedding_file", "basis")
 """Columns of the table that no scorer gives."""
@@ -30,6 +31,7 @@ class ScoreSettings(Settings):
     caption: CaptionScorer | None = CaptionScorer()
     concepts: ConceptScorer | None = None
     synsets: SynsetScorer | None = None
+    text: TextScorer | None = None
     own: dict[str, OwnScorer] = {}  # under any names
     clip: ClipScorer | None = None
     image_batch: int = Field(default=256, ge=1)
@@ -38,7 +40,7 @@ class ScoreSettings(Settings):
     @model_validator(mode="after")
     def _at_least_one(self) -> ScoreSettings:
         if not self.scorers:
-            raise ValueError("nothing to score: one of image, caption, concepts, synsets, own and clip must run")
+            raise ValueError("nothing to score: one of image, caption, concepts, synsets, text, own and clip must run")
         if self.own:
             names = [*RESERVED, *(name for scorer in self.scorers for name in scorer.adds.names)]
             for name in {name for name in names if names.count(name) > 1}:
@@ -46,10 +48,15 @@ class ScoreSettings(Settings):
         return self
 
     @property
+    def reads_captions_alone(self) -> bool:
+        """Whether no scorer can want to see a picture."""
+        return all(isinstance(scorer, CaptionScorer | ConceptScorer | SynsetScorer) for scorer in self.scorers)
+
+    @property
     def scorers(self) -> tuple[AnyScorer, ...]:
         """Those that run, in the order of their columns."""
         return tuple(
             scorer
-            for scorer in (self.image, self.caption, self.concepts, self.synsets, *self.own.values(), self.clip)
+            for scorer in (self.image, self.caption, self.concepts, self.synsets, self.text, *self.own.values(), self.clip)
             if scorer is not None
         )

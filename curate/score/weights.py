@@ -9,12 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from curate.errors import MissingExtra, UsageError
+from curate.errors import InputError, MissingExtra, UsageError
 from curate.schema import nearest
 from curate.store import file_sha256
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which weights stand behind a column; `label` is what they are called wherever they lie."""
+
+    column: str
+    label: str
+    sha256: str
+    name: str = ""
+
+    @classmethod
+    def of(cls, column: str, file: Path) -> Model:
+        """Of a file of weights. Raises InputError when it cannot be read."""
+        try:
+            return cls(column, file.name, digest(file))
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 @dataclass(frozen=True)

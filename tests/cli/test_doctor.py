@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from curate.cli.doctor import _opencv
 from curate.fetch.probe import NAMES, probe
 from tests.web.dns import NO_SUCH_NAME, NameServer, Reply, serve_names
 
@@ -54,3 +57,13 @@ def test_no_internet_is_one_line_and_soon_said(curate: Callable, state: str) -> 
 def test_a_resolver_that_is_no_address_is_refused(curate: Callable) -> None:
     said = curate("doctor", "--resolver", "dns.example")
     assert said.code == 2 and "name server" in said.err and said.err.count("\n") == 1
+
+
+def test_two_distributions_of_opencv_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _opencv().ok and "opencv-python-headless" in _opencv().found
+    other = tmp_path / "opencv_python-4.11.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: opencv-python\nVersion: 4.11.0\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    found = _opencv()
+    assert not found.ok and "opencv-python 4.11.0" in found.found and "pip uninstall -y opencv-python &&" in found.advice

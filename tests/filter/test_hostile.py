@@ -21,6 +21,7 @@ from curate.score.clip_scorer import ClipScorer
 from curate.score.concepts import ConceptScorer
 from curate.score.phase import ScorePhase
 from curate.score.settings import ScoreSettings
+from curate.score.text import TextScorer
 from curate.stage import Crew
 from curate.store import Pool
 from tests.dedupe.arrays import inline
@@ -52,6 +53,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Pool:
             clip=ClipScorer(model="dfn", weights=str(tiny_clip(folder / "dfn")), batch_size=4),
             concepts=ConceptScorer(path=str(folder / "concepts.txt")),
             synsets=scorer(small_wordnet(folder)),
+            text=TextScorer(),
         )
     )
     run_phase(pool, score, score.schema)
