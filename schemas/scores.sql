@@ -41,8 +41,8 @@ COMMENT ON COLUMN scores.caption_word_length IS '[scores] mean characters of a w
 COMMENT ON COLUMN scores.caption_non_words IS '[scores] share of what stands between spaces that is no word: numbers, signs, codes, addresses, file names, consonants only';
 COMMENT ON COLUMN scores.caption_file_name IS '[scores] whether a file''s name or a camera''s number is in it';
 COMMENT ON COLUMN scores.caption_url IS '[scores] whether a web or mail address is in it';
-COMMENT ON COLUMN scores.caption_language IS '[scores] two-letter code of the most likely language';
-COMMENT ON COLUMN scores.caption_language_score IS '[scores] the classifier''s probability, 0 to 1; low on short captions even when right';
+COMMENT ON COLUMN scores.caption_language IS '[scores] ISO 639 code of the most likely language; unknown where that is more likely wrong than right; null without letters';
+COMMENT ON COLUMN scores.caption_language_score IS '[scores] probability that the guess is right, calibrated by the length of the text';
 COMMENT ON COLUMN scores.image_min_side IS '[scores] shorter side of the original in pixels';
 COMMENT ON COLUMN scores.image_max_side IS '[scores] longer side of the original in pixels';
 COMMENT ON COLUMN scores.image_aspect IS '[scores] longer side over shorter side, at least 1';

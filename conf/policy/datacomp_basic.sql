@@ -1,6 +1,7 @@
 -- DataComp's basic filtering: English captions of more than 2 words, images that are not small and not narrow. No model is asked.
 -- source: DataComp (arXiv:2304.14108), section 3.3; github.com/mlfoundations/datacomp, baselines/apply_filter.py, load_uids_with_basic_filter
 -- source: words are runs without white space, lengths are counted as they stand, as that function counts them
+-- source: a language is the likeliest by fastText, however unsure; to take unsure guesses too, score with caption.unknown_below=0
 -- parameter: caption_words = 2
 -- parameter: caption_characters = 5
 -- parameter: min_side = 200

@@ -2,6 +2,7 @@
 -- source: DataComp (arXiv:2304.14108), section 3.3, image-based ∩ CLIP score (L/14 30 %); the share is one of all rows with
 -- source: an image, not of those that the other rules leave; baselines/apply_filter.py, image_based_intersect_clip_score
 -- source: captions and clusters as in datacomp_image
+-- source: a language is the likeliest by fastText, however unsure; to take unsure guesses too, score with caption.unknown_below=0
 -- parameter: clip_cut = quantile
 -- parameter: caption_words = 1
 -- parameter: caption_characters = 5

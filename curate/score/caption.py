@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
+from pydantic import Field
 
 from curate import schema as schemas
-from curate.media.text import clean, language, statistics
+from curate.media.text import UNKNOWN, clean, language, statistics
 from curate.media.wording import wording
 from curate.score.scorer import ROW_COLUMNS, Batch, Opened, Scored
 from curate.settings import Settings
@@ -21,12 +22,18 @@ _COLUMNS = (
 
 
 class CaptionScorer(Settings):
-    """Characters, words, what these are (see `curate.media.wording`), and the likeliest language with its probability."""
+    """Characters, words, what these are (see `curate.media.wording`), and the likeliest language with the probability that it is right.
+
+    The probability is calibrated by the length of the text (see `curate.media.text.calibrated`). Below `unknown_below` the language
+    is called unknown; 0 takes every guess, as the published filters do that ask fastText.
+    """
+
+    unknown_below: float = Field(default=0.5, ge=0, le=1)
 
     @property
     def version(self) -> int:
         """See `Scorer`."""
-        return 2
+        return 3
 
     @property
     def needs(self) -> pa.Schema:
@@ -48,14 +55,14 @@ class CaptionScorer(Settings):
         yield Opened(None, self._score)
 
     def _score(self, batch: Batch) -> Scored:
-        lines = [_line(caption or "") for caption in batch.rows.column("caption").to_pylist()]
+        lines = [_line(caption or "", self.unknown_below) for caption in batch.rows.column("caption").to_pylist()]
         return Scored(pa.RecordBatch.from_pylist(lines, schema=self.adds))
 
 
-def _line(caption: str) -> dict[str, object]:
+def _line(caption: str, unknown_below: float) -> dict[str, object]:
     text = clean(caption)
     size, made_of = statistics(text), wording(text)
     code, probability = language(text)
-    known = code is not None
-    values = (size.characters, size.words, *vars(made_of).values(), code, probability if known else None)
+    told = (code, probability) if code is None or probability >= unknown_below else (UNKNOWN, probability)
+    values = (size.characters, size.words, *vars(made_of).values(), *(told if code is not None else (None, None)))
     return dict(zip(_COLUMNS, values, strict=True))
