@@ -190,6 +190,8 @@ REASONS: dict[str, Reason] = {
     "caption_repeated": _dropped("the same caption stands at too many images"),
     "caption_repetitive": _dropped("the caption says the same words again and again"),
     "caption_non_words": _dropped("too much of the caption is numbers, signs, codes, addresses or file names, or its words are oddly long"),
+    "caption_no_determiner": _dropped("no the, a, this or the like: a list of words, no phrase"),
+    "caption_rare_word": _dropped("a word of the caption stands in hardly any other of the pool"),
     "caption_boilerplate": _dropped("most of the caption is wording that many captions of the pool share"),
     "caption_language": _dropped("not in the wanted language"),
     "image_small": _dropped("a side or the byte size is below the limit"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -138,16 +139,34 @@ def test_coyo_decides_as_its_source_does(tmp_path: Path) -> None:
 SIZES = [(400, 401), (401, 401), (401, 1002), (401, 1003)]
 
 
-def test_cc12m_rules_decide_as_their_source_does(tmp_path: Path) -> None:
+DETERMINERS = {"a", "an", "the", "this", "that", "his", "their", "some", "no", "every", "which"}
+
+
+@pytest.mark.parametrize("rare", [0, 3])
+def test_cc12m_rules_decide_as_their_source_does(tmp_path: Path, rare: int) -> None:
+    captions = [" ".join(f"w{number}" for number in range(words)) for words in (2, 3, 256, 257)]
+    captions += ["The dog, a cat", "the the dog", "the the dog on that long red road home", "his DOG's well-known dog", ""]
+    captions += ["!! the !!", "seldom the dog"]
+    parts = [[Sample(caption=caption, width=w, height=h) for caption in captions for w, h in SIZES[: 2 if "seldom" in caption else 4]]]
+
+    def words(s: Sample) -> list[str]:
+        return re.findall(r"[^\W_](?:[^\W_]|['’-])*", s.caption.lower())
+
+    having = Counter(word for s in parts[0] for word in set(words(s)))
+
     def rules(s: Sample) -> list[str]:
-        words = len(s.caption.split())
+        said, tokens = words(s), len(s.caption.split())
         failed = [] if min(s.width, s.height) > 400 else ["image_small"]
         failed += ["image_aspect"] if max(s.width, s.height) / min(s.width, s.height) > 2.5 else []
-        return failed + (["caption_short"] if words < 3 else ["caption_long"] if words > 256 else [])
+        failed += ["caption_short"] if tokens < 3 else ["caption_long"] if tokens > 256 else []
+        failed += ["caption_repetitive"] if said and (len(said) - len(set(said))) / len(said) > 0.2 else []
+        failed += [] if DETERMINERS & set(said) else ["caption_no_determiner"]
+        return failed + (["caption_rare_word"] if any(having[word] < rare for word in said) else [])
 
-    parts = [[Sample(caption=" ".join(["w"] * words), width=w, height=h) for words in (2, 3, 256, 257) for w, h in SIZES]]
     pool = pools.build(tmp_path / "pool", parts)
-    apply(pool, policy="cc12m_rules")
+    apply(pool, policy="cc12m_rules", parameters={"rare": rare})
+    found = {name for d in decisions(pool, "cc12m_rules") for name in d["failed_rules"]}
+    assert found >= {"caption_repetitive", "caption_no_determiner"} and ("caption_rare_word" in found) == (rare > 0)
     assert [(d["keep"], d["reason"], d["failed_rules"]) for d in decisions(pool, "cc12m_rules")] == brute_force(parts, rules)
 
 
