@@ -106,6 +106,14 @@ def current_clip_column(pool: Pool, snapshots: Mapping[str, Snapshot]) -> str | 
     return present[0] if len(present) == 1 else None
 
 
+def masked_column(snapshots: Mapping[str, Snapshot], clip: str | None) -> str | None:
+    """The column that `clip_score_masked` stands for: that of `clip`'s model; where there is no `clip`, the only one there is."""
+    present = sorted({name for _, columns in _score_columns(snapshots) for name in columns if name.startswith("masked_clip_")})
+    if clip is None:
+        return present[0] if len(present) == 1 else None
+    return f"masked_{clip}" if f"masked_{clip}" in present else None
+
+
 def clip_columns(snapshots: Mapping[str, Snapshot]) -> list[str]:
     """All score columns that a CLIP model wrote."""
     return sorted({name for _, columns in _score_columns(snapshots) for name in columns if name.startswith("clip_")})
@@ -130,6 +138,8 @@ def explain_error(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) ->
     if found is None:
         return UsageError(f"SQL: {line}")
     name = next(group for group in found.groups() if group)
+    if name == "clip_score_masked":
+        return UsageError("SQL: no clip_score_masked: score again with text painted over, curate score … clip.mask.of=text")
     if name == "clip_score":
         return UsageError("SQL: no clip_score: score the pool with a CLIP model, or say which clip_… column you mean")
     if found.group(2):
@@ -255,9 +265,10 @@ def _candidates(snapshots: Mapping[str, Snapshot], clip: str | None) -> Iterator
     groups = [("grouped", ["group_id", "group_size", "match", "group_cluster", "group_rank", "group_similarity"])]
     for table, names in [*((name, _schema(snapshots, name).names) for name in ("rows", "fetched")), *scores, *groups]:
         yield from (_Column(table, name, name) for name in names if name not in _HIDDEN)
-    holder = next((table for table, names in scores if clip in names), None)
-    if clip is not None and holder is not None:
-        yield _Column(holder, clip, "clip_score")
+    for column, alias in ((clip, "clip_score"), (masked_column(snapshots, clip), "clip_score_masked")):
+        holder = next((table for table, names in scores if column in names), None)
+        if column is not None and holder is not None:
+            yield _Column(holder, column, alias)
 
 
 def _bare(snapshots: Mapping[str, Snapshot]) -> Iterator[_Column]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema as schemas
-from curate.catalog.views import NO_POLICY, connect, current_clip_column, pin
+from curate.catalog.views import NO_POLICY, connect, current_clip_column, masked_column, pin
 from curate.errors import AccountingError, IdentityError, SettingsError, UsageError
 from curate.filter import judge as judging
 from curate.filter.condition import from_condition, names_read
@@ -148,7 +148,8 @@ def _names(policy: Policy, groups: str | None) -> set[str] | None:
 
 def _unscored(tables: Mapping[str, Snapshot], names: set[str] | None, clip: str | None) -> list[int]:
     """Fetched parts, or planned ones where nothing is fetched, that a table which the policy reads lacks: their rows stay undecided."""
-    read = names if names is None or clip is None or "clip_score" not in names else names | {clip.lower()}
+    stands_for = {"clip_score": clip, "clip_score_masked": masked_column(tables, clip)}
+    read = names and names | {column.lower() for alias, column in stands_for.items() if alias in names and column}
     missing: set[int] = set()
     for name, table in tables.items():
         columns = {} if table.schema is None else {column.lower() for column in table.schema.names} - {*schemas.KEY, "reason", "basis"}

@@ -19,12 +19,22 @@ from curate.score.weights import Model, find_weights
 from curate.settings import Settings
 from curate.stage import identity_of
 
+MASKED = "masked_"
+
+
+class Mask(Settings):
+    """Where the boxes stand that are painted over before the model looks: column `boxes` of table `scores_<of>`."""
+
+    of: str = Field(pattern=r"^[a-z0-9_]+$")
+    boxes: str = "text_boxes"
+
 
 class ClipScorer(Settings):
     """One CLIP model: see `curate.score.clip.load_clip` for `model`, `weights`, `device` and `precision`.
 
     `threads` are those of torch on a CPU; they are fixed here because scores of another number differ in the last bits.
-    Rows in `reserve` get no score and no embedding: the model was fitted on them.
+    Rows in `reserve` get no score and no embedding: the model was fitted on them. With `mask`, the picture is seen with what lies
+    in stored boxes painted over (T-MARS, arXiv 2307.03132); a picture whose boxes are not known gets no score.
     """
 
     model: str = "ViT-B-32"
@@ -34,6 +44,7 @@ class ClipScorer(Settings):
     batch_size: int = Field(default=64, ge=1)
     threads: int = Field(default=1, ge=1)
     reserve: Reserve | None = None
+    mask: Mask | None = None
 
     @property
     def version(self) -> int:
@@ -43,7 +54,7 @@ class ClipScorer(Settings):
     @property
     def column(self) -> str:
         """Name of the column that holds the cosine, -1 to 1."""
-        return column_name(self.model, self.weights)
+        return (MASKED if self.mask else "") + column_name(self.model, self.weights)
 
     @property
     def needs(self) -> pa.Schema:
@@ -53,7 +64,8 @@ class ClipScorer(Settings):
     @property
     def adds(self) -> pa.Schema:
         """One float32 column."""
-        comment = f"cosine of image and caption embedding of {self.model}, weights {self.weights}"
+        seen = f", {self.mask.boxes} painted over" if self.mask else ""
+        comment = f"cosine of image and caption embedding of {self.model}, weights {self.weights}{seen}"
         return pa.schema([pa.field(self.column, pa.float32(), metadata={"class": "scores", "comment": comment})])
 
     def provenance(self) -> tuple[Model]:
@@ -62,7 +74,7 @@ class ClipScorer(Settings):
 
     def identity(self) -> str:
         """Where the weights lie does not matter, what they are does; so does the batch size, in the last bits."""
-        settings = self.model_dump(mode="json", exclude={"weights"})
+        settings = self.model_dump(mode="json", exclude={"weights"} if self.mask else {"weights", "mask"})
         return identity_of("ClipScorer", self.version, {**settings, "column": self.column, "weights_sha256": self.provenance()[0].sha256})
 
     @contextmanager
@@ -70,7 +82,7 @@ class ClipScorer(Settings):
         """Loads the model and fixes torch's threads for as long as it is open."""
         with torch_threads(self.threads):
             clip = load_clip(self.model, self.weights, self.device, self.precision)
-            yield Opened(clip.preprocess, partial(self._score, clip))
+            yield Opened(clip.preprocess, partial(self._score, clip), masked=self.mask is not None)
 
     def _score(self, clip: Clip, batch: Batch) -> Scored:
         """Scores the rows that have pixels and are not reserved; each picture goes through the model once."""

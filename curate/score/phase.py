@@ -42,8 +42,13 @@ class ScorePhase:
 
     @property
     def inputs(self) -> Sequence[str]:
-        """Captions and ids from rows; where the bytes are from fetched."""
-        return ("rows", "fetched")
+        """Captions and ids from rows; where the bytes are from fetched; boxes to paint over from other scores."""
+        return ("rows", "fetched") if self._boxes is None else ("rows", "fetched", self._boxes[0])
+
+    @property
+    def _boxes(self) -> tuple[str, str] | None:
+        mask = self.settings.clip.mask if self.settings.clip else None
+        return (f"scores_{mask.of}", mask.boxes) if mask else None
 
     @property
     def resources(self) -> Resources:
@@ -71,6 +76,8 @@ class ScorePhase:
         """
         if not self.settings.reads_captions_alone and pool.snapshot("fetched").version < 0:
             raise UsageError("the pool has no images yet: fetch first, or score captions alone  (image=null clip=null, none of your own)")
+        if self._boxes is not None:
+            _refuse_no_boxes(pool, *self._boxes)
         for scorer in self.settings.scorers:
             if isinstance(scorer, Weighted):
                 for model in scorer.provenance():
@@ -79,7 +86,7 @@ class ScorePhase:
     def _name_clip_score(self, pool: Pool) -> None:
         """A pool's first CLIP column is what `clip_score` means, also when further models have scored it."""
         current = pool.read_document(CURRENT) or {}
-        if self.settings.clip is not None and "clip_score" not in current:
+        if self.settings.clip is not None and self.settings.clip.mask is None and "clip_score" not in current:
             pool.write_document(CURRENT, {**current, "clip_score": self.settings.clip.column})
 
     def after(self, task: PartTask, report: PartReport) -> PartTask:
@@ -104,7 +111,7 @@ class ScorePhase:
             yield score_part
 
     def _score_part(self, opened: Sequence[Opened], pool: Pool, task: PartTask) -> PartReport:
-        result = PartResult(read_part(task))
+        result = PartResult(read_part(task, self._boxes))
         for seen in self._seen(pool, opened, result.leave_out(images_of(result.rows), task.without)):
             result.add(opened, seen)
         table = result.table([scorer.adds for scorer in self.settings.scorers])
@@ -116,13 +123,12 @@ class ScorePhase:
 
     def _seen(self, pool: Pool, opened: Sequence[Opened], images: list[Image]) -> Iterator[list[Seen]]:
         """Batches of images, decoded ahead of the models; when no scorer needs pixels, nothing is read."""
-        observers = [scorer.observe for scorer in opened]
-        if not any(observers):
+        if not any(scorer.observe for scorer in opened):
             yield from batches((Seen(image, [None] * len(opened)) for image in images), self.settings.image_batch)
             return
         with TarReader(pool.path, pool.temporary) as tars:
             threads = self.settings.decode_threads
-            seen = ahead(partial(look, tars, observers), images, threads, self.settings.image_batch + threads)
+            seen = ahead(partial(look, tars, opened), images, threads, self.settings.image_batch + threads)
             yield from batches(seen, self.settings.image_batch)
 
     def _publish_embeddings(self, pool: Pool, part: int, embeddings: NDArray[np.float16] | None) -> str | None:
@@ -143,4 +149,17 @@ def _write_down(pool: Pool, model: Model) -> None:
         raise IdentityError(
             f"column {model.column} of this pool was computed with other weights (sha256 {str(known['weights_sha256'])[:12]}, "
             f"these are {model.sha256[:12]}): give the new model another name, or use those"
+        )
+
+
+def _refuse_no_boxes(pool: Pool, table: str, column: str) -> None:
+    """Raises UsageError unless the table has a column of boxes."""
+    schema = pool.snapshot(table).schema
+    kind = schema.field(column).type if schema is not None and column in schema.names else None
+    if kind is None or not (
+        pa.types.is_list(kind) and pa.types.is_list(kind.value_type) and pa.types.is_floating(kind.value_type.value_type)
+    ):
+        raise UsageError(
+            f"{table} has no boxes in a column {column}: find text first, for example  curate score POOL --name {table[7:]} text.letters=2"
+            " image=null caption=null clip=null"
         )

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from curate.bucket import download
 from curate.errors import LocalFault, SchemaError
+from curate.media.fill import fill
 from curate.media.image import MediaError, decode_rgb
 from curate.objects import ObjectPath
 from curate.parquet import read_table
-from curate.score.scorer import Pixels
+from curate.score.scorer import Opened, Pixels
 from curate.stage import PartTask
 
 _ROW_COLUMNS = ("row", "sample_id", "caption")
@@ -34,12 +35,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Image:
-    """One stored image of a part and the positions of the rows that share it."""
+    """One stored image of a part and the positions of the rows that share it; `boxes` are None where nobody looked for them."""
 
     tar_file: str
     offset: int
     size_bytes: int
     rows: NDArray[np.int64]
+    boxes: Sequence[Sequence[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,11 @@ class Seen:
     decoded: bool = False  # whether a decode was tried
 
 
-def read_part(task: PartTask) -> pa.Table:
-    """Rows of the part with what `fetched` says of them; the two tables line up or SchemaError says that they do not.
+def read_part(task: PartTask, boxes: tuple[str, str] | None = None) -> pa.Table:
+    """Rows of the part with what `fetched` says of them; the tables line up or SchemaError says that they do not.
 
-    Of a pool of which nothing was fetched: rows, and the reason why one will not be.
+    `boxes` is a table and its column of boxes, which becomes the column `boxes`. Of a pool of which nothing was fetched: rows,
+    and the reason why one will not be.
     """
     if "fetched" not in task.inputs:
         return read_table(task.inputs["rows"], (*_ROW_COLUMNS, "reason")).combine_chunks()
@@ -65,6 +68,11 @@ def read_part(task: PartTask) -> pa.Table:
         raise SchemaError(f"part {task.part}: rows and fetched do not line up: run  curate verify")
     for name in fetched.column_names[1:]:
         rows = rows.append_column(name, fetched.column(name))
+    if boxes is not None:
+        found = read_table(task.inputs[boxes[0]], ("row", boxes[1]))
+        if not rows.column("row").equals(found.column("row")):
+            raise SchemaError(f"part {task.part}: rows and {boxes[0]} do not line up: run  curate verify")
+        rows = rows.append_column("boxes", found.column(boxes[1]))
     return rows.combine_chunks()
 
 
@@ -78,7 +86,10 @@ def images_of(rows: pa.Table) -> list[Image]:
     places: dict[tuple[str, int, int], list[int]] = {}
     for line in chosen.to_pylist():
         places.setdefault((line["tar_file"], line["tar_offset"], line["tar_size"]), []).append(line["place"])
-    return [Image(*key, np.asarray(places[key], np.int64)) for key in sorted(places)]
+    boxes = rows.column("boxes") if "boxes" in rows.column_names else None
+    return [
+        Image(*key, np.asarray(places[key], np.int64), None if boxes is None else boxes[places[key][0]].as_py()) for key in sorted(places)
+    ]
 
 
 @dataclass
@@ -130,13 +141,20 @@ class TarReader:
         return copy
 
 
-def look(tars: TarReader, observers: Sequence[Callable[[Pixels], Any] | None], image: Image) -> Seen:
-    """Reads and decodes one image, once, and lets every observer see the pixels, which are dropped afterwards."""
+def look(tars: TarReader, scorers: Sequence[Opened], image: Image) -> Seen:
+    """Reads and decodes one image, once, and lets every scorer see the pixels, which are dropped afterwards."""
     try:
         pixels = decode_rgb(tars.read(image))
     except MediaError as error:
-        return Seen(image, [None] * len(observers), error.reason, decoded=True)
-    return Seen(image, [observer(pixels) if observer else None for observer in observers], decoded=True)
+        return Seen(image, [None] * len(scorers), error.reason, decoded=True)
+    return Seen(image, [_observed(scorer, pixels, image.boxes) for scorer in scorers], decoded=True)
+
+
+def _observed(scorer: Opened, pixels: Pixels, boxes: Sequence[Sequence[float]] | None) -> Any:
+    """None for a scorer that needs no pixels, and for one that needs boxes where these are not known."""
+    if scorer.observe is None or (scorer.masked and boxes is None):
+        return None
+    return scorer.observe(fill(pixels, boxes) if scorer.masked and boxes else pixels)
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -56,10 +56,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class Opened:
-    """A scorer at work on one worker; `observe` is None when it needs no pixels."""
+    """A scorer at work on one worker; `observe` is None when it needs no pixels; `masked` sees them with boxes painted over."""
 
     observe: Callable[[Pixels], Any] | None
     score: Callable[[Batch], Scored]
+    masked: bool = False
 
 
 class Scorer(Protocol):

@@ -41,6 +41,8 @@ class ScoreSettings(Settings):
     def _at_least_one(self) -> ScoreSettings:
         if not self.scorers:
             raise ValueError("nothing to score: one of image, caption, concepts, synsets, text, own and clip must run")
+        if self.clip and self.clip.mask and self.clip.mask.of == self.name:
+            raise ValueError(f"clip.mask.of={self.name}: boxes come from a table that is there before, so give this one another name")
         if self.own:
             names = [*RESERVED, *(name for scorer in self.scorers for name in scorer.adds.names)]
             for name in {name for name in names if names.count(name) > 1}:

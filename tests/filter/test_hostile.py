@@ -17,7 +17,7 @@ from curate.filter.decide import filter_pool
 from curate.filter.settings import FilterSettings
 from curate.lease import claim
 from curate.progress import Silent
-from curate.score.clip_scorer import ClipScorer
+from curate.score.clip_scorer import ClipScorer, Mask
 from curate.score.concepts import ConceptScorer
 from curate.score.phase import ScorePhase
 from curate.score.settings import ScoreSettings
@@ -57,8 +57,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Pool:
         )
     )
     run_phase(pool, score, score.schema)
+    again = ClipScorer(model="dfn", weights=str(folder / "dfn"), mask=Mask(of="base"))
+    masked = ScorePhase(ScoreSettings(name="masked", image=None, caption=None, clip=again))
+    run_phase(pool, masked, masked.schema)
     target = {"path": str(folder / "target.npy")}
-    said = {"clusters": {"reference": target, "count": 3}, "normsim": {"target": target}, "neg_clip_loss": {"batch_size": 4}}
+    said = {"of": "base", "clusters": {"reference": target, "count": 3}, "normsim": {"target": target}, "neg_clip_loss": {"batch_size": 4}}
     assert derive(pool, "more", **said) == 3
     with claim(pool, {}) as run:
         assert count_phrases(pool, run, "phrases", Phrases(captions=2), Crew(inline, 4), Silent()).recomputed
@@ -66,7 +69,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 
 def test_scores_are_numbers_or_null(hostile: Pool) -> None:
-    for name in ("scores_base", "scores_more", "scores_phrases"):
+    for name in ("scores_base", "scores_masked", "scores_more", "scores_phrases"):
         table = hostile.snapshot(name).read()
         for column in table.column_names:
             if pa.types.is_floating(table[column].type):
