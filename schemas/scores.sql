@@ -26,6 +26,8 @@ CREATE TABLE scores (
     text_area DOUBLE,
     text_count INTEGER,
     text_boxes FLOAT[][],
+    face_count INTEGER,
+    face_boxes FLOAT[][],
     embedding_file VARCHAR,
     basis VARCHAR
 );
@@ -54,5 +56,7 @@ COMMENT ON COLUMN scores.colour_grid IS '[content] mean colours of an 8 x 8 grid
 COMMENT ON COLUMN scores.text_area IS '[scores] share of the picture that detected text covers, 0 to 1';
 COMMENT ON COLUMN scores.text_count IS '[scores] detected lines or words of text';
 COMMENT ON COLUMN scores.text_boxes IS '[scores] left, top, right, bottom of each as fractions of width and height';
+COMMENT ON COLUMN scores.face_count IS '[scores] detected faces';
+COMMENT ON COLUMN scores.face_boxes IS '[scores] left, top, right, bottom of each as fractions of width and height';
 COMMENT ON COLUMN scores.embedding_file IS '[placement] .npy with one float16 row per row of the part, relative to the pool';
 COMMENT ON COLUMN scores.basis IS '[lineage] fingerprint of what this part was computed from';

@@ -8,6 +8,7 @@ CREATE TABLE shards (
     sample_id VARCHAR,
     tar_file VARCHAR,
     members STRUCT(extension VARCHAR, "offset" BIGINT, size BIGINT)[],
+    image_sha256 VARCHAR,
     basis VARCHAR
 );
 COMMENT ON COLUMN shards.part IS '[content] as in rows';
@@ -18,4 +19,5 @@ COMMENT ON COLUMN shards.position IS '[content] position in the shard, from 0';
 COMMENT ON COLUMN shards.sample_id IS '[content] as in rows; also the key of the tar members';
 COMMENT ON COLUMN shards.tar_file IS '[placement] the tar, relative to the pool';
 COMMENT ON COLUMN shards.members IS '[placement] extension, first byte and size of each member in that tar';
+COMMENT ON COLUMN shards.image_sha256 IS '[content] sha256 of the packed image where it is not the fetched one, since boxes in it were blurred; else null';
 COMMENT ON COLUMN shards.basis IS '[lineage] fingerprint of what this shard was computed from';

@@ -255,7 +255,7 @@ def _is_measure(name: str) -> bool:
     """Whether a numeric column describes image, caption or their match."""
     if name in _UNDRAWN or name == "clip_score":
         return False
-    return name.startswith(("clip_", "caption_", "image_", "aesthetic", "nsfw", "watermark"))
+    return name.startswith(("clip_", "caption_", "image_", "text_", "face_", "aesthetic", "nsfw", "watermark"))
 
 
 def _by_first(lines: Sequence[tuple[Any, ...]]) -> list[tuple[str, dict[str, int]]]:

@@ -30,7 +30,7 @@ NO_POLICY = ""
 """Given as `policy`: join no decisions but the prefilter's, so that every row with a score is still undecided."""
 
 _ALWAYS = ("rows", "decisions_prefilter", "fetched")
-_WHOLE = ("groups_", "pairs_")  # tables with all columns of their family, also where an older pool has fewer
+_WHOLE = ("groups_", "pairs_", "shards")  # tables with all columns of their family, also where an older pool has fewer
 _HIDDEN = ("part", "row", "basis", "reason", "earlier_parts")
 
 

@@ -132,6 +132,7 @@ def pack(pool: str, subset: str | None, overrides: tuple[str, ...]) -> None:
     Examples:
       curate pack POOL
       curate pack POOL laion400m shard_samples=5000
+      curate pack POOL laion400m blur=face_boxes
     """
     import curate
     from curate.settings import values

@@ -7,13 +7,14 @@ from pydantic import Field, model_validator
 from curate.score.caption import CaptionScorer
 from curate.score.clip_scorer import ClipScorer
 from curate.score.concepts import ConceptScorer
+from curate.score.faces import FaceScorer
 from curate.score.image import ImageScorer
 from curate.score.own import OwnScorer
 from curate.score.synsets import SynsetScorer
 from curate.score.text import TextScorer
 from curate.settings import Settings
 
-AnyScorer = ImageScorer | CaptionScorer | ConceptScorer | SynsetScorer | TextScorer | OwnScorer | ClipScorer
+AnyScorer = ImageScorer | CaptionScorer | ConceptScorer | SynsetScorer | TextScorer | FaceScorer | OwnScorer | ClipScorer
 
 RESERVED = ("part", "row", "reason", "embedding_file", "basis")
 """Columns of the table that no scorer gives."""
@@ -32,6 +33,7 @@ class ScoreSettings(Settings):
     concepts: ConceptScorer | None = None
     synsets: SynsetScorer | None = None
     text: TextScorer | None = None
+    faces: FaceScorer | None = None
     own: dict[str, OwnScorer] = {}  # under any names
     clip: ClipScorer | None = None
     image_batch: int = Field(default=256, ge=1)
@@ -40,7 +42,7 @@ class ScoreSettings(Settings):
     @model_validator(mode="after")
     def _at_least_one(self) -> ScoreSettings:
         if not self.scorers:
-            raise ValueError("nothing to score: one of image, caption, concepts, synsets, text, own and clip must run")
+            raise ValueError("nothing to score: one of image, caption, concepts, synsets, text, faces, own and clip must run")
         if self.clip and self.clip.mask and self.clip.mask.of == self.name:
             raise ValueError(f"clip.mask.of={self.name}: boxes come from a table that is there before, so give this one another name")
         if self.own:
@@ -59,6 +61,6 @@ class ScoreSettings(Settings):
         """Those that run, in the order of their columns."""
         return tuple(
             scorer
-            for scorer in (self.image, self.caption, self.concepts, self.synsets, self.text, *self.own.values(), self.clip)
+            for scorer in (self.image, self.caption, self.concepts, self.synsets, self.text, self.faces, *self.own.values(), self.clip)
             if scorer is not None
         )

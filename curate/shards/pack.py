@@ -21,6 +21,7 @@ from curate.errors import AccountingError, UsageError
 from curate.lease import Run
 from curate.progress import Progress, Silent
 from curate.schema import KEY
+from curate.shards.blurring import Blur, Digests, boxes_column, refuse_unknown
 from curate.shards.index import FORMAT, Shard, ShardIndex, has_all_files, move_into_place, read_index, train_command
 from curate.shards.order import Positions, ranks, words_of
 from curate.shards.settings import PackSettings
@@ -97,9 +98,9 @@ class _Packing:
         # Named for this process: a run that was replaced while it slept must not touch its successor's files.
         self.staging, self.spill, self.aside = (pool.temporary(f".{what}-{self.name}") for what in ("pack", "spill", "packed"))
         self.scores = sources.score_columns()
-        choices = settings.model_dump_json(exclude={"partial", "shards_in_memory"})
+        self.blur = boxes_column(sources, self.scores, settings.blur)
         # The subset's name stands in front, so that the table's files can be told apart without opening them.
-        self.basis = f"{self.name}:{fingerprint(str(VERSION), choices, *sources.identity())}"
+        self.basis = f"{self.name}:{fingerprint(str(VERSION), settings.choices, *sources.identity())}"
 
     def is_done(self) -> bool:
         """Whether folder and table hold exactly this already."""
@@ -121,10 +122,12 @@ class _Packing:
             folder.mkdir(parents=True)
         try:
             places = self._places()
-            members = np.lib.format.open_memmap(spill / "members.npy", "w+", np.int64, (max(self.sources.subset.kept, 1), 3, 2))
-            shards = self._write_shards(places, spill, members) if self.settings.mode == "copy" else ()
+            kept = max(self.sources.subset.kept, 1)
+            members = np.lib.format.open_memmap(spill / "members.npy", "w+", np.int64, (kept, 3, 2))
+            digests = np.lib.format.open_memmap(spill / "digests.npy", "w+", np.uint8, (kept if self.blur else 1, 32))
+            shards = self._write_shards(places, spill, members, digests) if self.settings.mode == "copy" else ()
             index = self._write_index(shards)
-            files = [self._table_part(part, places[part], members) for part in self.sources.parts if len(places[part])]
+            files = [self._table_part(part, places[part], members, digests) for part in self.sources.parts if len(places[part])]
             self.run.check()
             move_into_place(self.staging, self.folder, self.aside)
             others = [file for file in self.pool.snapshot(TABLE).files if not file.basis.startswith(f"{self.name}:")]
@@ -145,20 +148,24 @@ class _Packing:
         split = np.split(ranks(every, self.settings.seed), np.cumsum([len(found) for found in words])[:-1]) if words else []
         return dict(zip(self.sources.parts, split, strict=True))
 
-    def _write_shards(self, places: dict[int, Positions], spill: Path, members: Positions) -> tuple[Shard, ...]:
+    def _write_shards(self, places: dict[int, Positions], spill: Path, members: Positions, digests: Digests) -> tuple[Shard, ...]:
         size = self.settings.shard_samples
         count = -(-self.sources.subset.kept // size)
         spilled = self._spill(places, spill, max(self.settings.shards_in_memory, -(-count // 256)) * size)
         shards: list[Shard] = []
         self.progress.start("pack", self.sources.subset.kept, "samples")
         with Tars(self.pool.path) as tars:
-            writer = ShardWriter(self.staging, count, tars, [name for names in self.scores.values() for name in names])
+            names = [name for columns in self.scores.values() for name in columns]
+            writer = ShardWriter(self.staging, count, tars, names, None if self.blur is None else Blur(self.blur, self.settings.quality))
             for path in spilled:
                 bucket = pa.ipc.open_stream(pa.memory_map(str(path))).read_all().sort_by("place")
                 for begin in range(0, bucket.num_rows, size):
                     samples = bucket.slice(begin, size)
-                    shard, where = writer.write(len(shards), samples)
-                    members[len(shards) * size : len(shards) * size + samples.num_rows] = where
+                    shard, where, changed = writer.write(len(shards), samples)
+                    first = len(shards) * size
+                    members[first : first + samples.num_rows] = where
+                    for at, digest in changed.items():
+                        digests[first + at] = np.frombuffer(digest, np.uint8)
                     shards.append(shard)
                     self.progress.advance("pack", samples.num_rows, shards=len(shards))
                 path.unlink()
@@ -171,6 +178,7 @@ class _Packing:
         writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
         for part in self.sources.parts:
             data = self.sources.kept(part, {"rows": ROWS, "fetched": FETCHED, **self.scores})
+            refuse_unknown(data, self.blur, part)
             data = data.append_column("place", pa.array(places[part]))
             for bucket, rows in _buckets(data, bucket_rows):
                 if bucket not in writers:
@@ -192,7 +200,7 @@ class _Packing:
             (self.staging / "sizes.json").write_text(f"{{\n{sizes}\n}}\n")
         return index
 
-    def _table_part(self, part: int, places: Positions, members: Positions) -> PartFile:
+    def _table_part(self, part: int, places: Positions, members: Positions, digests: Digests) -> PartFile:
         """One part's lines of the table `shards`."""
         data = self.sources.kept(part, {"rows": ["sample_id"], "fetched": ["format", "tar_file", "tar_offset", "tar_size"]})
         size, count = self.settings.shard_samples, -(-self.sources.subset.kept // self.settings.shard_samples)
@@ -203,11 +211,12 @@ class _Packing:
             tars = data["tar_file"].to_pylist()
             own = zip(data["format"].to_pylist(), data["tar_offset"].to_pylist(), data["tar_size"].to_pylist(), strict=True)
             lists = [_members((kind,), np.array([[offset, length]])) for kind, offset, length in own]
+        changed = [found.tobytes().hex() if found.any() else None for found in digests[places]] if self.blur else [None] * len(places)
         schema = schemas.table(TABLE)
         lines = data.select([*KEY, "sample_id"])
         for name, values in (
             ("subset", [self.name] * len(places)), ("shard", places // size), ("position", places % size),
-            ("tar_file", tars), ("members", lists),
+            ("tar_file", tars), ("members", lists), ("image_sha256", changed),
         ):  # fmt: skip
             lines = lines.append_column(name, pa.array(values, schema.field(name).type))
         return self.pool.write_part(TABLE, part, lines, self.basis)

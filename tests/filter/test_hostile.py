@@ -19,6 +19,7 @@ from curate.lease import claim
 from curate.progress import Silent
 from curate.score.clip_scorer import ClipScorer, Mask
 from curate.score.concepts import ConceptScorer
+from curate.score.faces import FaceScorer
 from curate.score.phase import ScorePhase
 from curate.score.settings import ScoreSettings
 from curate.score.text import TextScorer
@@ -54,6 +55,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Pool:
             concepts=ConceptScorer(path=str(folder / "concepts.txt")),
             synsets=scorer(small_wordnet(folder)),
             text=TextScorer(),
+            faces=FaceScorer(),
         )
     )
     run_phase(pool, score, score.schema)
