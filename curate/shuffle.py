@@ -66,7 +66,7 @@ class Gathered:
 
     def table(self, *order: str) -> pa.Table:
         """All lines at once, sorted by these columns."""
-        whole = pa.concat_tables([self.schema.empty_table(), *self.chunks()]).combine_chunks()
+        whole = pa.Table.from_batches(self._batches(), self.schema).combine_chunks()
         return whole.sort_by([(name, "ascending") for name in order]) if order else whole
 
     def _batches(self) -> Iterator[pa.RecordBatch]:

@@ -85,12 +85,12 @@ class Meet:
         bands = given["bands"].table()
         key = np.asarray(bands.column("key").to_numpy(), np.uint64)
         order = np.argsort(key | np.asarray(bands.column("next").to_numpy(), np.uint64))
-        key, place = key[order], ex.integers(bands, "place")[order]
-        left, right = (np.asarray(bands.column(name).to_numpy(), np.uint64)[order] for name in ("left", "right"))
+        key, place = key[order], ex.integers(bands, "place")
+        sketch = [np.asarray(bands.column(name).to_numpy(), np.uint64) for name in ("left", "right")]
         for first, second in met_pairs(key):
-            differing = np.bitwise_count(left[first] ^ left[second]) + np.bitwise_count(right[first] ^ right[second])
-            near = differing <= self.most_differing
-            one, other = place[first[near]], place[second[near]]
+            one, other = order[first], order[second]
+            near = sum(np.bitwise_count(half[one] ^ half[other]) for half in sketch) <= self.most_differing
+            one, other = place[one[near]], place[other[near]]
             out.emit("met", {"place": np.minimum(one, other), "other": np.maximum(one, other)})
 
 
@@ -99,12 +99,12 @@ def met_pairs(key: Hashes) -> Iterator[tuple[Indices, Indices]]:
     starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))[: len(key)]
     sizes = np.diff(starts, append=len(key))
     crowded = np.repeat(sizes > CROWD, sizes)
-    left, apart = np.arange(len(key) - 1), 1
+    left, apart = np.flatnonzero(key[1:] == key[:-1]), 1
     while left.size:
-        left = left[key[left] == key[left + apart]]
         yield left, left + apart
         apart += 1
         left = left[(left + apart < len(key)) & ~(crowded[left] & (apart > NEIGHBOURS))]
+        left = left[key[left] == key[left + apart]]
     member = np.flatnonzero(crowded)
     first = np.repeat(starts, sizes)[member]
     far = member - first > NEIGHBOURS

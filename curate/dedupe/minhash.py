@@ -51,9 +51,11 @@ def minima(found: Shingles, rows: range, seed: int) -> NDArray[np.uint32]:
     """The smallest image of each text's shingles under some of the permutations, shape (rows, texts)."""
     names = (found.hashes >> np.uint64(32)).astype(np.uint32)
     drawn = np.random.default_rng(seed).integers(0, 1 << 32, (rows.stop, 2), dtype=np.uint32)  # the first do not depend on how many
-    least = np.empty((len(rows), len(found.starts)), np.uint32)
+    least, images = np.empty((len(rows), len(found.starts)), np.uint32), np.empty_like(names)
     for place, (factor, offset) in enumerate(drawn[rows.start :]):
-        np.minimum.reduceat(names * (factor | np.uint32(1)) + offset, found.starts, out=least[place])
+        np.multiply(names, factor | np.uint32(1), out=images)
+        images += offset
+        np.minimum.reduceat(images, found.starts, out=least[place])
     return least
 
 
@@ -65,8 +67,8 @@ def band_keys(signature: NDArray[np.uint32], rows: int) -> tuple[Hashes, NDArray
     """
     bands = (len(signature) - 1) // rows
     keys = np.repeat(np.arange(bands, dtype=np.uint64)[:, None], signature.shape[1], axis=1)
-    for row in range(rows):
-        keys = mixed(keys + np.uint64(1)) ^ signature[row : bands * rows : rows]
+    for row, factor in enumerate(mixed(np.arange(1, rows + 1, dtype=np.uint64)) | np.uint64(1)):
+        keys += signature[row : bands * rows : rows] * factor  # multilinear: Dietzfelbinger, STACS 1996
     return mixed(keys) & ~np.uint64(0xFFFF), (signature[rows::rows] >> np.uint32(16)).astype(np.uint16)
 
 

@@ -22,7 +22,7 @@ Indices = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 _BLOCK_TEXTS = 4096  # so many texts are named by 12 bits, which leaves 52 for a shingle
-_BLOCK_CHARACTERS = 1 << 20
+_BLOCK_CHARACTERS = 1 << 16  # what is computed of a block stays in a processor's cache
 _HASH_BITS = 52
 _PAIRS_AT_ONCE = 1 << 14
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio
@@ -47,7 +47,7 @@ class Shingles:
 
 
 def shingles(texts: pa.Array, characters: int) -> Iterator[Shingles]:
-    """The shingles of texts that are not empty, in blocks of neighbouring texts; a block holds about a million characters."""
+    """The shingles of texts that are not empty, in blocks of neighbouring texts; a block holds up to 65,536 characters, or one text."""
     lengths = np.asarray(pc.utf8_length(texts).to_numpy(zero_copy_only=False), np.int64)
     for low, high in _blocks(lengths):
         points = np.frombuffer("".join(texts[low:high].to_pylist()).encode("utf-32-le"), np.uint32).astype(np.uint64)

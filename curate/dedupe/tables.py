@@ -157,7 +157,7 @@ class ReadCaptions:
 
 def digests(texts: pa.Array, place: NDArray[np.int64]) -> NDArray[np.uint64]:
     """The sha256 of each text as words, shape (texts, 4); an empty one equals no other and has its place."""
-    found = np.frombuffer(b"".join(hashlib.sha256(one.encode()).digest() for one in texts.to_pylist()), ">u8").reshape(-1, 4)
+    found = np.frombuffer(b"".join(hashlib.sha256(one).digest() for one in pc.cast(texts, pa.binary()).to_pylist()), ">u8").reshape(-1, 4)
     alone = np.asarray(pc.equal(texts, "").to_numpy(zero_copy_only=False), np.bool_)
     own = np.stack([place, *(np.zeros_like(place) for _ in range(3))], axis=1).astype(np.uint64)
     return np.where(alone[:, None], own, found.astype(np.uint64))

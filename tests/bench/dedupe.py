@@ -1,17 +1,19 @@
-"""Duplicate search beside its peers: `python -m tests.bench.dedupe hashes|captions [SIZE …] [--rounds 3] [--equal 0.05]`.
+"""Duplicate search beside its peers: `python -m tests.bench.dedupe hashes|captions [SIZE …] [--beside SIZE] [--rounds 3] [--equal 0.05]`.
 
 `hashes`: all pairs of 64-bit hashes within 4 bits, by the rounds of `curate.dedupe.near` on two workers, beside faiss's
 IndexBinaryMultiHash with two threads in the quickest of those of its settings that find every pair, and beside comparing all
-with all (faiss's IndexBinaryFlat, each pair once). Both peers are asked a sample and scaled up. One hash in ten is another with
-up to four bits turned; a share `--equal` are copies, half of them of one hash (blank pictures), which all three collapse first.
+with all (faiss's IndexBinaryFlat, each pair once). Both peers are asked a sample and their time for all is extrapolated from it.
+One hash in ten is another with up to four bits turned; a share `--equal` are copies, half of them of one hash (blank pictures),
+which all three collapse first.
 Recall is that of 300 hashes, compared with all.
 
 `captions`: from texts to groups with evidence in this one process, beside datasketch (MinHashLSH, 128 permutations, each caption
 asked and inserted, no check of what it finds; its texts are normalised for it). One caption in five is another with a word
 or two changed, one in twenty a copy. Recall of pairs at or above the threshold: that of 1,000 captions, compared with all.
 
-Every measurement is a process of its own. Sizes by default 100000 1000000 10000000 (captions: 1000000). The last line is
-JSON: seconds of both at the largest size (median), their ratio, recall, memory, and seconds a million by size.
+Every measurement is a process of its own. Sizes by default 100000 1000000 10000000 (captions: 1000000); the peers are measured at
+`--beside` (default 1000000), other sizes are ours only. The last line is JSON: seconds of both there (median), their ratio, the least
+recall of any size, and by size our seconds a million and the most memory of a process.
 """
 
 from __future__ import annotations
@@ -315,6 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("what", choices=sorted(SIDES))
     parser.add_argument("sizes", type=int, nargs="*")
+    parser.add_argument("--beside", type=int, default=10**6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--equal", type=float, default=0.05)
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -323,15 +326,31 @@ def main() -> None:
     if said.side:
         print(json.dumps({name: round(float(value), 4) for name, value in SIDES[said.what][said.side](sizes[0], said.equal).items()}))
         return
-    growth = {str(size): measured(said.what, "ours", size, said.equal)["seconds"] / size * 1e6 for size in sizes[:-1]}
-    rounds = [{side: measured(said.what, side, sizes[-1], said.equal) for side in SIDES[said.what]} for _ in range(said.rounds)]
-    ours, *others = ({side: statistics.median(one[side]["seconds"] for one in rounds) for side in SIDES[said.what]}).items()
-    growth[str(sizes[-1])] = ours[1] / sizes[-1] * 1e6
-    line = {"name": f"dedupe {said.what}", "ratio": round(others[0][1] / ours[1], 2), "ours": ours[1], "peer": others[0][1], "unit": "s"}
-    more = {side: round(seconds / ours[1], 1) for side, seconds in others[1:]}
-    recall = {side: min(one[side]["recall"] for one in rounds) for side in ("ours", "peer")}
-    least = min(one["peer"]["seconds"] / one["ours"]["seconds"] for one in rounds)
-    print(json.dumps(line | {"rounds": said.rounds, "least ratio": round(least, 2), "recall": recall, **more, "seconds a million": growth}))
+    beside = min(said.beside, sizes[-1])
+    rounds = {
+        size: [
+            {side: measured(said.what, side, size, said.equal) for side in SIDES[said.what] if size == beside or side == "ours"}
+            for _ in range(said.rounds)
+        ]
+        for size in sorted({*sizes, beside})
+    }
+    print(json.dumps(_summed_up(said.what, rounds, beside)))
+
+
+def _summed_up(what: str, rounds: dict[int, list[dict[str, Found]]], beside: int) -> dict[str, Any]:
+    """The last line."""
+    ours, *others = ({side: statistics.median(one[side]["seconds"] for one in rounds[beside]) for side in SIDES[what]}).items()
+    peer, own = others[0][1], {size: [one["ours"] for one in some] for size, some in rounds.items()}
+    told = {side: min(one[side]["recall"] for one in rounds[beside]) for side in ("ours", "peer")}
+    least = min(one["peer"]["seconds"] / one["ours"]["seconds"] for one in rounds[beside])
+    return {
+        "name": f"dedupe {what}", "ratio": round(peer / ours[1], 2), "ours": ours[1], "peer": peer, "unit": "s",
+        "rounds": len(rounds[beside]), "size": beside, "least ratio": round(least, 2),
+        "recall": told, "least recall of any size": min(one["recall"] for some in own.values() for one in some),
+        **{f"{side} ratio": round(seconds / ours[1], 1) for side, seconds in others[1:]},
+        "seconds a million": {str(size): statistics.median(one["seconds"] for one in some) / size * 1e6 for size, some in own.items()},
+        "MiB": {str(size): max(value for one in some for name, value in one.items() if "MiB" in name) for size, some in own.items()},
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Semantic duplicates: `python -m tests.bench.dedupe_semantic [--rows N] [--rounds R] [--check all]` on a pool of N embeddings of 512.
+"""Semantic duplicates: `python -m tests.bench.dedupe_semantic [--rows N] [--rounds R] [--check all] [--pool FOLDER]`.
 
-Beside it in each round this machine's matrix product (sgemm of two shapes, the faster counts). Ours is the whole call with centroids
-given: read, nearest centroid, shuffle, pairs, tables. Counted are the multiplications and additions that the method needs: every row
-with every centroid, and each pair of rows of a cluster once. Removals are compared with the published procedure computed in
-64 bits from whole matrices, in ten clusters or in all. Prints one JSON object; the last line is the short one.
+On a pool of N embeddings of 512, made at once or, where a folder is named, once and kept. Beside it in each round this machine's
+matrix product (sgemm of two shapes, the faster counts). Ours is the whole call with centroids given: read, nearest centroid,
+shuffle, pairs, tables. Counted are the multiplications and additions that the method needs: every row with every centroid, and
+each pair of rows of a cluster once. Removals are compared with the published procedure computed in 64 bits from whole matrices,
+in ten clusters or in all. Prints one JSON object; the last line is the short one.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def make_pool(folder: Path, rows: int) -> Pool:
         count = len(vectors)
         row, ids = pa.array(range(count), pa.int32()), [fingerprint(str(part), str(at)) for at in range(count)]
         temporary = pool.temporary(".npy")
-        np.save(temporary, vectors)
+        np.save(temporary, np.stack([vectors, np.zeros_like(vectors)], axis=1))  # image, caption
         file = pool.publish(temporary, "embeddings/base", f"{part:05d}")
         score = np.random.default_rng(part).random(count, np.float32)
         for table, columns in {
@@ -109,7 +110,7 @@ def product_rate(seconds: float = 2.0) -> float:
 
 def differences(pool: Pool, chosen: int | None) -> dict[str, int]:
     """Clusters looked at, their rows, those that go, and those about which the published procedure says otherwise."""
-    stored = np.concatenate([np.load(pool.path / file, mmap_mode="r") for file in _embedding_files(pool)])
+    stored = np.concatenate([np.load(pool.path / file, mmap_mode="r")[:, 0] for file in _embedding_files(pool)])
     found = pool.snapshot("groups_semantic").read(["group_cluster", "group_similarity"])
     cluster, similarity = (found[name].to_numpy() for name in ("group_cluster", "group_similarity"))
     ids = np.array(pool.snapshot("rows").read(["sample_id"])["sample_id"].to_pylist())
@@ -147,7 +148,7 @@ def _embedding_files(pool: Pool) -> list[str]:
 def measured(rows: int, rounds: int, workers: int, chosen: int | None, folder: Path) -> dict[str, Any]:
     """Everything about one size."""
     begun = time.perf_counter()
-    pool = make_pool(folder, rows)
+    pool = Pool.open(folder) if folder.exists() else make_pool(folder, rows)
     made_seconds = time.perf_counter() - begun
     first, fit_seconds = searched(pool, workers)
     needed, ours, peer = needed_flops(pool), list[float](), list[float]()
@@ -171,10 +172,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--pool", type=Path, help="where it lies, or shall be made and kept")
     parser.add_argument("--check", default="10", help="how many clusters are compared with the published procedure, or all")
     said = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measured(said.rows, said.rounds, said.workers, None if said.check == "all" else int(said.check), Path(folder) / "pool")
+        pool = said.pool or Path(folder) / "pool"
+        found = measured(said.rows, said.rounds, said.workers, None if said.check == "all" else int(said.check), pool)
     print(json.dumps(found, indent=2))
     print(json.dumps({name: found[name] for name in ("name", "ratio", "ours", "peer", "unit", "rounds")}))
 
