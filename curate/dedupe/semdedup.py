@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from curate.dedupe.vectors import Double, Indices, cosines, slack
 from curate.embeddings import Stored, Unit, units
 
-STRIP = 128  # rows whose cosines to later ones are computed together; half a strip a row is computed in vain
+STRIP = 256  # rows whose cosines to later ones are computed together; half a strip a row is computed in vain
 _WIDE = 2048  # later rows at a time: what is computed stays in a processor's cache
 _TILE_BYTES = 64 << 20  # of later rows that are held in 32 bits
 

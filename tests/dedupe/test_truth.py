@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 
 import numpy as np
@@ -10,26 +9,10 @@ import pytest
 
 from curate.dedupe.settings import DedupeSettings
 from curate.demo.scenes import DUPLICATE_KINDS, SceneRow, scenes
-from curate.media.image import ImageSettings, decode_rgb, prepare
-from curate.score.image import observe
 from tests.dedupe.arrays import Groups, Pictures, group
+from tests.dedupe.planted import found_by_kind, pictures_of
 
 ROWS = 1500
-
-
-def pictures_of(rows: list[SceneRow]) -> Pictures:
-    """What fetch and score would have stored about the rows."""
-    bodies = [row.image_bytes() for row in rows]
-    looks = [observe(decode_rgb(prepare(body, ImageSettings()).data)) for body in bodies]
-    digests = b"".join(hashlib.sha256(body).digest() for body in bodies)
-    names = b"".join(hashlib.sha256(row.path.encode()).digest()[:16] for row in rows)
-    return Pictures(
-        sample_id=np.frombuffer(names, ">u8").astype(np.uint64).reshape(-1, 2),
-        sha256=np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 4),
-        hashed=np.arange(len(rows)),
-        hashes=np.array([look.phash for look in looks], np.int64).view(np.uint64),
-        grids=np.frombuffer(b"".join(look.colour_grid for look in looks), np.uint8).reshape(-1, 192),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +22,7 @@ def rows() -> list[SceneRow]:
 
 @pytest.fixture(scope="module")
 def pictures(rows: list[SceneRow]) -> Pictures:
-    return pictures_of(rows)
+    return pictures_of([row.path for row in rows], [row.image_bytes() for row in rows])
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +73,9 @@ def test_exact_groups_are_those_with_equal_bytes(rows: list[SceneRow], groups: G
     for at in np.flatnonzero(groups.size > 1):
         changed = kinds[int(groups.representative[at])] & {"reencoded", "resized", "brightness"}
         assert groups.exact[at] == (not changed)
+
+
+def test_copies_as_others_publish_them_are_found(rows: list[SceneRow]) -> None:
+    originals = [(row.path, row.image_bytes()) for row in rows if row.kind == "original"][:100]
+    for kind, found in found_by_kind(originals).items():
+        assert found.copies == 100 and found.recall == found.precision == 1.0, (kind, found)
