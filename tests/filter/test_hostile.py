@@ -17,6 +17,7 @@ from curate.filter.decide import filter_pool
 from curate.filter.settings import FilterSettings
 from curate.lease import claim
 from curate.progress import Silent
+from curate.score.classifier import Classifier
 from curate.score.clip_scorer import ClipScorer, Mask
 from curate.score.concepts import ConceptScorer
 from curate.score.faces import FaceScorer
@@ -56,6 +57,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Pool:
             synsets=scorer(small_wordnet(folder)),
             text=TextScorer(),
             faces=FaceScorer(),
+            classifiers={"nsfw": Classifier(form="open_nsfw")},
         )
     )
     run_phase(pool, score, score.schema)
