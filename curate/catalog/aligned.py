@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import duckdb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 _BATCH_ROWS = 100_000
 
@@ -27,9 +28,11 @@ def in_parts(ordered: duckdb.DuckDBPyRelation) -> Iterator[tuple[int, pa.Table]]
 
 def _by_part(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """The batch in runs of one part."""
-    if not batch.num_rows:
-        return
-    parts = batch["part"].to_numpy()
-    borders = [0, *(np.flatnonzero(parts[1:] != parts[:-1]) + 1).tolist(), len(parts)]
-    for begin, end in itertools.pairwise(borders):
+    for begin, end in runs(batch["part"].to_numpy()):
         yield batch.slice(begin, end - begin)
+
+
+def runs(values: NDArray[np.integer]) -> Iterator[tuple[int, int]]:
+    """(begin, end) of each run of equal values."""
+    if len(values):
+        yield from itertools.pairwise([0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)])

@@ -136,7 +136,7 @@ class ColumnDigest:
             self._feed(f"{path}[]", pc.list_flatten(values))
         elif pa.types.is_string(kind) or pa.types.is_binary(kind):
             self._stream(f"{path}#", _int64(pc.binary_length(values)))
-            self._stream(path, _joined(values))
+            self._stream(path, joined(values))
         else:
             self._stream(f"{path}?", _validity(values))
             self._stream(path, _numbers(values))
@@ -151,7 +151,7 @@ def _int64(lengths: pa.Array) -> bytes:
     return bytes(pc.fill_null(lengths.cast(pa.int64()), -1).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
 
 
-def _joined(values: pa.Array) -> bytes:
+def joined(values: pa.Array) -> bytes:
     """All bytes one after another."""
     filled = pc.fill_null(values.cast(pa.large_binary()), b"")
     if not len(filled):

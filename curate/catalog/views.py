@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from curate import schema as schemas
+from curate.catalog.stretches import Stretch, reading, stretches
 from curate.catalog.subsets import read_subset
 from curate.compact import Source, sources
 from curate.errors import REASONS, UsageError, Withdrawn
@@ -29,9 +30,13 @@ from curate.store import CURRENT, Pool, Snapshot
 NO_POLICY = ""
 """Given as `policy`: join no decisions but the prefilter's, so that every row with a score is still undecided."""
 
+MEMORY_BYTES = 1 << 30
+"""What a question about a pool may hold in memory, unless it says otherwise; more goes to the scratch folder."""
+
 _ALWAYS = ("rows", "decisions_prefilter", "fetched")
 _WHOLE = ("groups_", "pairs_", "shards")  # tables with all columns of their family, also where an older pool has fewer
 _HIDDEN = ("part", "row", "basis", "reason", "earlier_parts")
+_FAILED = ", ".join(f"'{name}'" for name, reason in REASONS.items() if reason.outcome == "failed")
 
 
 def connect(
@@ -39,33 +44,117 @@ def connect(
     policy: str | None = None,
     versions: Mapping[str, int] | None = None,
     groups: str | None = None,
-    memory_bytes: int | None = None,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB connection with a view per table, the table `reasons`, the view `samples`, and the functions `host` and `domain`.
 
     `samples` joins the decisions of `policy` (default: the pool's current one; `NO_POLICY` for none). `versions` pins
     tables to an older version; the rest are pinned to the newest. `clip_score` and the group columns are the ones that
-    the policy used; `groups` names others. What exceeds `memory_bytes` (by default four fifths of the machine's) DuckDB
-    holds in the scratch folder. Raises UsageError for a policy that was not applied.
+    the policy used; `groups` names others. What exceeds `memory_bytes` DuckDB holds in the scratch folder. Raises UsageError
+    for a policy that was not applied.
     """
-    chosen = current_policy(pool) if policy is None else policy
-    snapshots = pin(pool, versions)
-    if chosen and f"decisions_{chosen}" not in snapshots:
-        raise UsageError(f"policy {chosen!r} was not applied to this pool{nearest(chosen, policies(pool))}")
-    config: dict[str, str | bool | int | float | list[str]] = {"temp_directory": str(pool.scratch / f"duckdb-{uuid.uuid4().hex[:12]}")}
-    connection = duckdb.connect(config=config | ({} if memory_bytes is None else {"memory_limit": f"{memory_bytes}B"}))
-    files = {name: sources(pool, snapshot) for name, snapshot in snapshots.items()}
-    _add_objects(connection, pool, [source for found in files.values() for source in found])
-    connection.execute("SET parquet_metadata_cache = true; SET preserve_insertion_order = false; CREATE SCHEMA empty")
-    _add_reasons(connection)
-    _add_functions(connection)
-    for name in sorted({*snapshots, *_ALWAYS}):
-        _add_view(connection, name, snapshots.get(name), files.get(name, ()))
-    subset = read_subset(pool, chosen)
-    clip = subset.clip_column if subset.clip_column in clip_columns(snapshots) else current_clip_column(pool, snapshots)
-    connection.execute(_samples_sql(connection, snapshots, chosen, clip, groups or subset.groups))
-    _lock(connection, [str(source.path) for found in files.values() for source in found])
-    return connection
+    opened = _Opening(pool, policy, versions, groups, memory_bytes)
+    opened.connection.execute(opened.samples_sql("samples", opened.joined()))
+    return opened.locked()
+
+
+def connect_stretches(
+    pool: Pool, versions: Mapping[str, int], groups: str | None, memory_bytes: int
+) -> tuple[duckdb.DuckDBPyConnection, list[Stretch]]:
+    """The same without a policy, where `samples` is made of a view for each stretch of the pool: for whoever reads most rows.
+
+    A stretch's view gives its rows in order, unless one of its tables lies otherwise.
+    """
+    opened = _Opening(pool, NO_POLICY, versions, groups, memory_bytes)
+    wanted = {name: opened.files[name] for name in ("rows", *opened.tables().values()) if name in opened.files}
+    found = stretches(opened.connection, wanted, {name: opened.shape(name) for name in wanted})
+    for one in found:
+        opened.connection.execute(opened.samples_sql(one.view, opened.joined(one)))
+    union = " UNION ALL ".join(f"FROM {one.view}" for one in found)
+    opened.connection.execute(f"CREATE VIEW samples AS {union}" if found else opened.samples_sql("samples", opened.joined()))
+    return opened.locked(), found
+
+
+class _Opening:
+    """A connection to a pool while its views are made."""
+
+    def __init__(self, pool: Pool, policy: str | None, versions: Mapping[str, int] | None, groups: str | None, memory_bytes: int) -> None:
+        self.policy = current_policy(pool) if policy is None else policy
+        self.snapshots = pin(pool, versions)
+        if self.policy and f"decisions_{self.policy}" not in self.snapshots:
+            raise UsageError(f"policy {self.policy!r} was not applied to this pool{nearest(self.policy, policies(pool))}")
+        scratch = str(pool.scratch / f"duckdb-{uuid.uuid4().hex[:12]}")
+        self.connection = duckdb.connect(config={"temp_directory": scratch, "memory_limit": f"{memory_bytes}B"})
+        self.files = {name: sources(pool, snapshot) for name, snapshot in self.snapshots.items()}
+        _add_objects(self.connection, pool, [source for found in self.files.values() for source in found])
+        self.connection.execute("SET parquet_metadata_cache = true; SET preserve_insertion_order = false; CREATE SCHEMA empty")
+        _add_reasons(self.connection)
+        _add_functions(self.connection)
+        for name in sorted({*self.snapshots, *_ALWAYS}):
+            empty = _add_empty(self.connection, name, self.shape(name))
+            self.connection.execute(f"CREATE VIEW {quoted(name)} AS {_typed(empty, self.files.get(name, ()))}")
+        for name in ("groups", "decisions"):
+            _add_empty(self.connection, name, schemas.table(name))
+        subset = read_subset(pool, self.policy)
+        current = current_clip_column(pool, self.snapshots)
+        self.clip = subset.clip_column if subset.clip_column in clip_columns(self.snapshots) else current
+        self.groups = groups or subset.groups
+
+    def shape(self, name: str) -> pa.Schema:
+        """A table's declared columns."""
+        snapshot = self.snapshots.get(name)
+        if name.startswith(_WHOLE) or snapshot is None or snapshot.schema is None:
+            return schemas.table(name)
+        return snapshot.schema
+
+    def tables(self) -> dict[str, str]:
+        """What `samples` joins to `rows`: the name in its SQL, and the table; some of them may not exist."""
+        scores = [name for name, _ in _score_columns(self.snapshots)]
+        named = {name: name for name in ("decisions_prefilter", "fetched", *scores)}
+        groups = _groups_table(self.snapshots, self.groups)
+        return {**named, "grouped": groups or "groups", "decision": f"decisions_{self.policy}" if self.policy else "decisions"}
+
+    def joined(self, stretch: Stretch | None = None) -> str:
+        """FROM what `samples` is: all tables, or their files of one stretch."""
+        beside, keyed = [f'{self._source("rows", stretch)} AS "rows"'], list[str]()
+        for alias, name in self.tables().items():
+            source = f"{self._source(name, stretch)} AS {quoted(alias)}"
+            if stretch is not None and "rows" in stretch.beside and (name in stretch.beside or not stretch.files.get(name)):
+                beside.append(source)  # beside a table that is empty there is null everywhere
+            else:
+                keyed.append(f"LEFT JOIN {source} ON " + " AND ".join(f'"rows".{key} = {quoted(alias)}.{key}' for key in KEY))
+        return "\n    ".join(["\n    POSITIONAL JOIN ".join(beside), *keyed])
+
+    def _source(self, name: str, stretch: Stretch | None) -> str:
+        """SQL of a table's rows: those of one stretch typed as declared, or all of them."""
+        if not self.files.get(name) or (stretch is not None and not stretch.files.get(name)):
+            return f"empty.{quoted(name)}"
+        if stretch is None:
+            return quoted(name)
+        if name in stretch.beside:
+            return reading(stretch.files[name])
+        typed = _typed(f"empty.{quoted(name)}", stretch.files[name])
+        return f"({typed} WHERE part BETWEEN {stretch.first} AND {stretch.last})"
+
+    def samples_sql(self, view: str, tables: str) -> str:
+        """Makes the ledger over these tables."""
+        reasons = ", ".join(f"{quoted(name)}.reason" for name, _ in _score_columns(self.snapshots))
+        return (
+            (resources("schemas") / "views" / "samples.sql")
+            .read_text()
+            .format(
+                view=view,
+                columns=",\n        ".join(column.sql() for column in _columns(self.snapshots, self.clip)),
+                score_reason=f"coalesce({reasons}, NULL)" if reasons else "CAST(NULL AS VARCHAR)",
+                tables=tables,
+                failed=_FAILED,
+            )
+        )
+
+    def locked(self) -> duckdb.DuckDBPyConnection:
+        """The connection, from here on to these files only."""
+        _lock(self.connection, [str(source.path) for found in self.files.values() for source in found])
+        return self.connection
 
 
 def pin(pool: Pool, versions: Mapping[str, int] | None = None) -> dict[str, Snapshot]:
@@ -161,10 +250,6 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
 # -- the views
 
 
@@ -192,14 +277,9 @@ def _domain(host: str) -> str:
     return site(host) or host
 
 
-def _add_view(connection: duckdb.DuckDBPyConnection, name: str, snapshot: Snapshot | None, files: Sequence[Source]) -> None:
-    """A table's view: its declared columns, typed even where no file has them, over the pinned files."""
-    arrow = schemas.table(name) if name.startswith(_WHOLE) or snapshot is None or snapshot.schema is None else snapshot.schema
-    parts = [f"FROM {_add_empty(connection, name, arrow)}"]
-    if files:
-        listed = ", ".join(_text(str(file.path)) for file in files)
-        parts.append(f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)")
-    connection.execute(f"CREATE VIEW {quoted(name)} AS {' UNION ALL BY NAME '.join(parts)}")
+def _typed(empty: str, files: Sequence[Source]) -> str:
+    """SQL of the rows of a table's files, with its declared columns, typed even where no file has them."""
+    return f"FROM (FROM {empty} UNION ALL BY NAME FROM {reading(files)})" if files else f"FROM {empty}"
 
 
 def _add_empty(connection: duckdb.DuckDBPyConnection, name: str, arrow: pa.Schema) -> str:
@@ -229,22 +309,6 @@ class _Column:
 
     def sql(self) -> str:
         return f"{quoted(self.table)}.{quoted(self.name)} AS {quoted(self.alias)}"
-
-
-def _samples_sql(
-    connection: duckdb.DuckDBPyConnection, snapshots: Mapping[str, Snapshot], policy: str, clip: str | None, wanted_groups: str | None
-) -> str:
-    template = (resources("schemas") / "views" / "samples.sql").read_text()
-    scores = [name for name, _ in _score_columns(snapshots)]
-    reasons = ", ".join(f"{quoted(name)}.reason" for name in scores)
-    groups = _groups_table(snapshots, wanted_groups)
-    return template.format(
-        columns=",\n        ".join(column.sql() for column in _columns(snapshots, clip)),
-        score_reason=f"coalesce({reasons}, NULL)" if scores else "CAST(NULL AS VARCHAR)",
-        score_joins="\n    ".join(f"LEFT JOIN {quoted(name)} USING (part, row)" for name in scores),
-        groups=quoted(groups) if groups else _add_empty(connection, "groups", schemas.table("groups")),
-        decisions=quoted(f"decisions_{policy}") if policy else _add_empty(connection, "decisions", schemas.table("decisions")),
-    )
 
 
 def _columns(snapshots: Mapping[str, Snapshot], clip: str | None) -> list[_Column]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import duckdb
 
 from curate.errors import SettingsError
-from curate.filter.policy import Policy, checked_name
+from curate.filter.policy import Policy, Value, checked_name
 from curate.filter.settings import FilterSettings
 
 NAME = "custom"
@@ -74,6 +75,76 @@ def names_read(sql: str) -> set[str] | None:
     found: set[str] = set()
     _collect(answer, found)
     return found
+
+
+def row_wise(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Value], more: str) -> str | None:
+    """The SELECT with its values in it and the columns `more` added; None where it looks at more than a row at a time, or may do so.
+
+    What is left has an answer for each row of `samples` by itself, and the same one each time it is asked.
+    """
+    answer = _query(connection, "SELECT json_serialize_sql(?)", sql)
+    node = answer["statements"][0]["node"] if not answer["error"] else {}
+    table = node.get("from_table") or {}
+    plain = {key for key, value in node.items() if value not in (None, [], {"map": []}, False)} <= _PLAIN
+    if not plain or table.get("type") != "BASE_TABLE" or table["qualified_name"]["path"] != ["samples"] or table.get("sample"):
+        return None
+    kinds, functions = set[str](), set[str]()
+    _used(node["select_list"], kinds, functions)
+    scalar = {str(name) for (name,) in connection.execute(_BY_ROW).fetchall()}
+    if not kinds <= _BY_ROW_KINDS or not functions <= scalar:
+        return None
+    _fill(node["select_list"], {name: _select_list(connection, _literal(value))[0] for name, value in values.items()})
+    node["select_list"] += _select_list(connection, more)
+    found = connection.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(answer)]).fetchone()
+    return None if found is None else str(found[0])
+
+
+def _select_list(connection: duckdb.DuckDBPyConnection, columns: str) -> list[Any]:
+    return list(_query(connection, "SELECT json_serialize_sql(?)", f"SELECT {columns}")["statements"][0]["node"]["select_list"])
+
+
+def _literal(value: Value) -> str:
+    """The value as SQL, in the type that it has as a parameter."""
+    text = value if isinstance(value, str) else repr(value)
+    return f"CAST('{text.replace(chr(39), 2 * chr(39))}' AS {'VARCHAR' if isinstance(value, str) else 'DOUBLE'})"
+
+
+def _fill(node: Any, values: Mapping[str, Any]) -> None:
+    """Puts expressions in the place of parameters."""
+    for child in node if isinstance(node, list) else node.values() if isinstance(node, dict) else ():
+        _fill(child, values)
+    if isinstance(node, dict) and node.get("class") == "PARAMETER":
+        alias, found = node["alias"], values[node["identifier"]]
+        node.clear()
+        node.update({**found, "alias": alias})
+
+
+_PLAIN = {"type", "select_list", "from_table", "aggregate_handling"}
+_BY_ROW_KINDS = {
+    "COLUMN_REF",
+    "CONSTANT",
+    "PARAMETER",
+    "FUNCTION",
+    "OPERATOR",
+    "CASE",
+    "CAST",
+    "COMPARISON",
+    "CONJUNCTION",
+    "BETWEEN",
+    "LAMBDA",
+}
+_BY_ROW = """
+    SELECT function_name FROM duckdb_functions() GROUP BY function_name
+    HAVING bool_and(function_type = 'scalar' AND stability = 'CONSISTENT' AND internal)"""
+
+
+def _used(node: Any, kinds: set[str], functions: set[str]) -> None:
+    """Kinds of all expressions below, and names of all functions."""
+    for child in node if isinstance(node, list) else node.values() if isinstance(node, dict) else ():
+        _used(child, kinds, functions)
+    if isinstance(node, dict):
+        kinds.update([node["class"]] if "class" in node else [])
+        functions.update([str(node["function_name"]).lower()] if "function_name" in node else [])
 
 
 def _collect(node: Any, found: set[str]) -> None:

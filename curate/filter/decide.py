@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import schema as schemas
-from curate.catalog.views import NO_POLICY, connect, current_clip_column, masked_column, pin
+from curate.catalog.aligned import runs
+from curate.catalog.digest import joined
+from curate.catalog.stretches import Stretch
+from curate.catalog.views import connect_stretches, current_clip_column, masked_column, pin
 from curate.errors import AccountingError, IdentityError, SettingsError, UsageError
 from curate.filter import judge as judging
 from curate.filter.condition import from_condition, names_read
@@ -26,6 +34,8 @@ from curate.store import CURRENT, Pool, Snapshot
 
 VERSION = 1
 NO_GROUPS = "none"
+_MOST_AT_ONCE = 8  # stretches in memory, on machines of many cores
+_WRITERS = 4  # of a stretch: one writes while others wait for the disk
 
 
 @dataclass(frozen=True)
@@ -71,8 +81,7 @@ def filter_pool(pool: Pool, run: Run, settings: FilterSettings, progress: Progre
     if known is not None:
         _make_current(pool, known.name)
         return FilterReport(known, unchanged=True)
-    with _opened(pool, question, settings.memory_bytes) as connection:
-        subset = _write(pool, run, connection, question, _evaluate(connection, question), progress)
+    subset = _write(pool, run, question, settings.memory_bytes, progress)
     write_subset(pool, subset)
     _make_current(pool, subset.name)
     return FilterReport(subset)
@@ -81,15 +90,60 @@ def filter_pool(pool: Pool, run: Run, settings: FilterSettings, progress: Progre
 def preview(pool: Pool, settings: FilterSettings) -> FilterReport:
     """Counts what a policy would keep and drop; needs no right to write."""
     question = ask(pool, settings)
-    with _opened(pool, question, settings.memory_bytes) as connection:
-        return FilterReport(_evaluate(connection, question), preview=True)
+    with _opened(pool, question, settings.memory_bytes) as judged:
+        codes = sum(judged.each(lambda one, view: judging.counts(view, question.policy, judged.question)), Counter[int]())
+        beaten = judging.scalar(judged.connection, "SELECT count(*) FROM beaten")
+        codes += Counter({judging.READY: -beaten, judging.BEATEN: beaten})
+        return FilterReport(_subset(question, judged, codes), preview=True)
 
 
-def _opened(pool: Pool, question: _Question, memory_bytes: int) -> judging.Connection:
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A pool with the policy's cuts chosen: what is left is to read its rows."""
+
+    connection: judging.Connection
+    stretches: Sequence[Stretch]
+    cuts: Sequence[CutOutcome]
+    question: judging.Question
+    has_images: bool
+
+    def each(self, ask: Callable[[Stretch, judging.Connection], Found]) -> Iterator[Found]:
+        """The answers of all stretches in order; as many at once as DuckDB has threads, each on a connection that sees only its own."""
+        at_once = min(judging.scalar(self.connection, "SELECT current_setting('threads')"), _MOST_AT_ONCE)
+
+        def answer(one: Stretch) -> Found:
+            with self.connection.cursor() as view:
+                judging.prepare(view, self.has_images, one.view)
+                return ask(one, view)
+
+        with ThreadPoolExecutor(at_once) as pool:
+            waiting = deque[Future[Found]]()
+            for one in self.stretches:
+                waiting.append(pool.submit(answer, one))
+                if len(waiting) > at_once:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+
+@contextmanager
+def _opened(pool: Pool, question: _Question, memory_bytes: int) -> Iterator[_Judged]:
     versions = {name: found.version for name, found in question.tables.items()}
-    connection = connect(pool, NO_POLICY, versions, question.groups and question.groups.removeprefix("groups_"), memory_bytes)
-    judging.prepare(connection, "fetched" in question.tables)
-    return connection
+    groups = question.groups and question.groups.removeprefix("groups_")
+    connection, stretches = connect_stretches(pool, versions, groups, memory_bytes)
+    with connection:
+        judging.prepare(connection, "fetched" in question.tables)
+        rules, cuts = judging.rules_of(connection, question.policy), list[CutOutcome]()
+        for fraction in question.policy.fractions:
+            if _is_quantile(question, fraction.parameter):
+                found = {**question.policy.parameters, **{cut.parameter: cut.cut for cut in cuts}}
+                cuts.append(judging.choose_cut(connection, question.policy, fraction, found))
+        values = _values(question.policy, cuts)
+        asked = judging.judge(connection, question.policy, rules, values, question.groups, question.unscored)
+        yield _Judged(connection, stretches, cuts, asked, "fetched" in question.tables)
 
 
 def ask(pool: Pool, settings: FilterSettings) -> _Question:
@@ -170,25 +224,17 @@ def _known(pool: Pool, question: _Question) -> Subset | None:
     return subset if subset.basis == basis and stand else None
 
 
-def _evaluate(connection: judging.Connection, question: _Question) -> Subset:
-    """Runs the policy and counts; the verdicts are then in the connection's table `verdicts`."""
-    policy = question.policy
-    rules = judging.rules_of(connection, policy)
-    cuts: list[CutOutcome] = []
-    for fraction in policy.fractions:
-        if _is_quantile(question, fraction.parameter):
-            found = {**policy.parameters, **{cut.parameter: cut.cut for cut in cuts}}
-            cuts.append(judging.choose_cut(connection, policy, fraction, found))
-    values = _values(policy, cuts)
-    judging.judge(connection, policy, rules, values, question.groups, question.unscored)
-    counts, total = judging.rule_counts(connection, rules), judging.totals(connection)
+def _subset(question: _Question, judged: _Judged, codes: Mapping[int, int]) -> Subset:
+    """What became of the rows, counted by their codes."""
+    policy, rules = question.policy, judged.question.rules
+    counts, total = judging.rule_counts(codes, rules), judging.totals(codes, rules)
     dropped = {name: count.first for name, count in counts.items() if count.first}
-    if total["rows"] != total["kept"] + total["refused"] + total["pending"] + sum(dropped.values()):
+    if not sum(_filled(question).values()) == total["rows"] == total["kept"] + total["refused"] + total["pending"] + sum(dropped.values()):
         raise AccountingError(f"policy {policy.name}: {total} and {dropped} do not add up")
     return Subset(
         name=policy.name, digest="", basis=question.basis(), policy=policy.origin, policy_text=policy.text, policy_sha256=policy.sha256,
-        mode=question.mode, parameters=values, cuts=tuple(cuts), rules=counts, user_reasons=tuple(user_reasons(rules)),
-        groups=None if question.groups is None else question.groups.removeprefix("groups_"),
+        mode=question.mode, parameters=_values(policy, judged.cuts), cuts=tuple(judged.cuts), rules=counts,
+        user_reasons=tuple(user_reasons(rules)), groups=None if question.groups is None else question.groups.removeprefix("groups_"),
         representative=policy.representative or judging.USUAL_ORDER, clip_column=question.clip_column,
         tables={name: table.version for name, table in question.tables.items()}, decisions_version=-1, dropped=dropped, **total,
     )  # fmt: skip
@@ -210,22 +256,53 @@ def _values(policy: Policy, cuts: Sequence[CutOutcome]) -> dict[str, Value]:
 # -- writing
 
 
-def _write(pool: Pool, run: Run, connection: judging.Connection, question: _Question, subset: Subset, progress: Progress) -> Subset:
-    table = f"decisions_{subset.name}"
-    run.add(table, schemas.table(table))
-    expected, digest, files = _filled(question), hashlib.sha256(), list[PartFile]()
+def _write(pool: Pool, run: Run, question: _Question, memory_bytes: int, progress: Progress) -> Subset:
+    """The decisions of all rows, in files as a part each; the digest is taken in the order of parts."""
+    name, basis = question.policy.name, question.basis()
+    table, expected, digest = f"decisions_{name}", _filled(question), hashlib.sha256()
+    codes, files = Counter[int](), list[PartFile]()
+    if table in pool.tables():
+        run.add(table, schemas.table(table))  # a new table is made once its rows are there
     progress.start("filter", len(expected), "parts")
-    for part, data in judging.verdicts(connection, question.policy):
-        if data.num_rows != expected.pop(part, -1):
-            raise AccountingError(f"policy {subset.name}: part {part} has {data.num_rows} verdicts, not one for each of its rows")
-        digest.update(decided_lines(data))
-        files.append(pool.write_part(table, part, data.drop_columns(["part", "sample_id"]), subset.basis))
-        progress.advance("filter")
-    if expected:
-        raise AccountingError(f"policy {subset.name}: no verdicts for parts {sorted(expected)[:5]}")
+    with _opened(pool, question, memory_bytes) as judged:
+        for found, parts in judged.each(lambda one, view: _decided(pool, table, basis, question, judged, one, view)):
+            codes += found
+            for lines, file in parts:
+                if file.rows != expected.pop(file.part, -1):
+                    raise AccountingError(f"policy {name}: part {file.part} has {file.rows} verdicts, not one for each of its rows")
+                digest.update(lines)
+                files.append(file)
+                progress.advance("filter")
+        if expected:
+            raise AccountingError(f"policy {name}: no verdicts for parts {sorted(expected)[:5]}")
+        subset = _subset(question, judged, codes)
+    run.add(table, schemas.table(table))
     run.replace_all(table, files)
     progress.finish("filter")
     return subset.model_copy(update={"digest": digest.hexdigest(), "decisions_version": pool.snapshot(table).version})
+
+
+_Part = tuple[bytes, PartFile]  # what the digest is taken over, and the file
+
+
+def _decided(
+    pool: Pool, table: str, basis: str, question: _Question, judged: _Judged, one: Stretch, view: judging.Connection
+) -> tuple[Counter[int], list[_Part]]:
+    """How many rows of a stretch have each code, and its parts written."""
+    data = judging.coded(view, question.policy, judged.question, one.first, one.last)
+    code = data["code"].combine_chunks().dictionary_encode()
+    known = judging.decisions(code.dictionary.to_pylist(), judged.question.rules)
+    ends, ids = line_ends(known), data["sample_id"].combine_chunks()
+    rows = np.bincount(code.indices.to_numpy(), minlength=len(known)).tolist()
+
+    def write(low: int, high: int) -> _Part:
+        some = code.indices[low:high]
+        file = pool.write_part(table, data["part"][low].as_py(), known.take(some).add_column(0, "row", data["row"][low:high]), basis)
+        return decided_lines(ids[low:high], ends.take(some)), file
+
+    with ThreadPoolExecutor(_WRITERS) as writers:
+        written = list(writers.map(write, *zip(*runs(data["part"].to_numpy()), strict=True)))
+    return Counter(dict(zip(code.dictionary.to_pylist(), rows, strict=True))), written
 
 
 def _filled(question: _Question) -> dict[int, int]:
@@ -233,11 +310,15 @@ def _filled(question: _Question) -> dict[int, int]:
     return {file.part: file.rows for file in question.tables["rows"].files if file.rows}
 
 
-def decided_lines(data: pa.Table) -> bytes:
-    """What a subset's digest is taken over: one line per row that the policy decided, with its reason."""
-    decided = data.filter(pc.or_(pc.equal(data["keep"], True), pc.is_valid(data["reason"])))
-    lines = pc.binary_join_element_wise(decided["sample_id"], pc.fill_null(decided["reason"], "kept"), "\t")
-    return "".join(f"{line}\n" for line in lines.to_pylist()).encode()
+def line_ends(decisions: pa.Table) -> pa.Array:
+    """What ends a row's line of a subset's digest: its reason, or that it is kept; null for a row that the policy did not decide."""
+    pairs = zip(decisions["keep"].to_pylist(), decisions["reason"].to_pylist(), strict=True)
+    return pa.array([f"\t{reason or 'kept'}\n" if keep or reason is not None else None for keep, reason in pairs], pa.string())
+
+
+def decided_lines(sample_id: pa.Array, ends: pa.Array) -> bytes:
+    """What a subset's digest is taken over: one line per row that the policy decided."""
+    return joined(pc.binary_join_element_wise(sample_id, ends, ""))
 
 
 def _make_current(pool: Pool, name: str) -> None:

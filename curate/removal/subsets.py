@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from curate.filter.decide import decided_lines
+from curate.filter.decide import decided_lines, line_ends
 from curate.shards.subset import RuleCounts, Subset, read_subset, subsets, write_subset
 from curate.store import Pool, Snapshot
 
@@ -82,8 +82,7 @@ def counted_again(pool: Pool, subset: Subset) -> Subset:
     digest = hashlib.sha256()
     for part in sorted(decisions.by_part):
         data = decisions.read(["keep", "reason", "failed_rules"], [part])
-        data = data.append_column("sample_id", rows.read(["sample_id"], [part])["sample_id"])
-        digest.update(decided_lines(data))
+        digest.update(decided_lines(rows.read(["sample_id"], [part])["sample_id"].combine_chunks(), line_ends(data)))
         for keep, reason, rules in zip(*(data[name].to_pylist() for name in ("keep", "reason", "failed_rules")), strict=True):
             counts["kept" if keep else "pending" if keep is None else "dropped" if reason else "refused"] += 1
             first.update([reason] if reason else [])

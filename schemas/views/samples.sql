@@ -1,6 +1,6 @@
 -- The ledger: one line per input row, all that is known about it joined.
--- `curate.catalog.views` fills in the places in braces; every table on the right has at most one line per (part, row).
-CREATE VIEW samples AS
+-- `curate.catalog.views` fills in the places in braces; every table beside `rows` has at most one line per (part, row).
+CREATE VIEW {view} AS
 WITH joined AS (
     SELECT
         {columns},
@@ -17,19 +17,14 @@ WITH joined AS (
         coalesce(  -- a purged row keeps the reason for which it had been dropped
             "rows".reason, decisions_prefilter.reason, nullif(fetched.reason, 'purged'), {score_reason}, decision.reason, fetched.reason
         ) AS reason
-    FROM "rows"
-    LEFT JOIN decisions_prefilter USING (part, row)
-    LEFT JOIN fetched USING (part, row)
-    {score_joins}
-    LEFT JOIN {groups} AS grouped USING (part, row)
-    LEFT JOIN {decisions} AS decision USING (part, row)
+    FROM {tables}
 )
 SELECT
     joined.*,
     CASE
-        WHEN joined.reason IS NOT NULL THEN coalesce(reasons.outcome, 'dropped')
+        WHEN joined.reason IN ({failed}) THEN 'failed'
+        WHEN joined.reason IS NOT NULL THEN 'dropped'
         WHEN keep THEN 'kept'
         ELSE 'pending'
     END AS outcome
 FROM joined
-LEFT JOIN reasons ON reasons.reason = joined.reason

@@ -328,3 +328,30 @@ def test_memory_is_bounded_by_the_setting_and_changes_no_decision(tmp_path: Path
     first = apply(pool, policy="demo", name="one").subset
     second = apply(pool, policy="demo", name="two", memory_bytes=256 << 20).subset
     assert first.digest == second.digest and first.kept > 0
+
+
+def test_a_policy_by_rows_and_one_over_the_whole_pool_decide_alike(tmp_path: Path) -> None:
+    pool = pools.build(tmp_path / "pool", random_parts(11))
+    rules = "part, row, caption_language <> 'en' AS caption_language, coalesce(clip_score < 0.3, true) AS clip_score_low FROM samples"
+    found = []
+    for name, text in (("by_rows", f"SELECT {rules}"), ("whole", f"SELECT {rules} ORDER BY count(*) OVER ()")):
+        (tmp_path / f"{name}.sql").write_text(text)
+        found.append(
+            (preview(pool, FilterSettings(policy=str(tmp_path / f"{name}.sql"))), apply(pool, policy=str(tmp_path / f"{name}.sql")))
+        )
+    by_rows, whole = found
+    assert decisions(pool, "by_rows") == decisions(pool, "whole")
+    assert by_rows[1].subset.digest == whole[1].subset.digest and 0 < whole[1].subset.kept < whole[1].subset.rows
+    for before, after in found:
+        assert (before.subset.rules, before.subset.kept, before.subset.pending) == (
+            after.subset.rules,
+            after.subset.kept,
+            after.subset.pending,
+        )
+
+
+def test_a_policy_that_fails_on_a_row_leaves_no_table(tmp_path: Path) -> None:
+    pool = pools.build(tmp_path / "pool", random_parts(12))
+    with pytest.raises(SettingsError, match="Conversion"):
+        apply(pool, where="CAST(caption AS INTEGER) > 3")
+    assert "decisions_custom" not in pool.tables()
