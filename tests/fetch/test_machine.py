@@ -172,6 +172,7 @@ def test_a_full_disk_stops_with_one_line_and_the_run_goes_on_when_it_has_grown(s
 
 @needs_root
 @pytest.mark.long
+@pytest.mark.timeout(1200)  # 36 whole runs
 def test_a_disk_that_grows_in_small_steps(server: FaultServer, tmp_path: Path, disk: Path) -> None:
     grow(server, tmp_path, disk, [f"{size}k" for size in (64, *range(100, 2500, 100), *range(2500, 5000, 250))] + ["16m"])
 
