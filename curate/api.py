@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow as pa
 
+    from curate.ablate.result import Ablation
     from curate.derive.counted import PhrasesReport
     from curate.filter.attach import AttachReport
     from curate.later import GrowthReport, RetryReport
@@ -337,6 +338,17 @@ class Pool:
         settings = self._settings("evaluate", EvaluateSettings, {**changes, **({"data": str(data)} if data else {})})
         with self._writing("eval") as (run, told):
             return evaluate_model(self._store, run, folder, settings, told)
+
+    def ablate(self, conf: str | Path, *overrides: str) -> Ablation:
+        """Trains on what policies keep, beside random rows, over seeds, and compares; `conf` is a name in conf/ablate or a YAML file."""
+        from curate.ablate.settings import load
+
+        self._store.require_disk("curate ablate")
+        settings = load(conf, overrides, self._stored("evaluate"))
+        from curate.ablate.ablation import ablate  # loads torch, which a wrong call need not wait for
+
+        with self._writing("ablate") as (_, told):
+            return ablate(self._store, settings, Path(conf).stem, told)
 
     @contextmanager
     def _writing(

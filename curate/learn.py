@@ -45,14 +45,13 @@ def evaluate_model(pool: Pool, run: Run, model: Path, settings: EvaluateSettings
     Equal weights, settings and data are measured once. Raises UsageError when no data is named.
     """
     from curate.evaluate.clip import clip_predict
-    from curate.evaluate.items import items, tars
+    from curate.evaluate.items import items, version
     from curate.evaluate.suite import evaluate
 
     if settings.data is None:
         raise UsageError("nothing to evaluate on: name WebDataset tars (jpg, txt, cls.txt) with  data=FOLDER")
-    files = tars(Path(settings.data))
+    sizes = version(Path(settings.data))
     predict = clip_predict(model, device=settings.device, precision=settings.precision)
-    sizes = [f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files]
     basis = fingerprint("evaluate", predict.weights_sha256, settings.model_dump_json(), *sizes)
     run.add(EVALUATIONS, schemas.table(EVALUATIONS))
     known = next((file for file in pool.snapshot(EVALUATIONS).files if file.basis == basis), None)

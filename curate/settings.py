@@ -42,14 +42,14 @@ class Composed(dict[str, Any]):
         self.origins = dict(origins)
 
 
-def compose(recipe: str, overrides: Sequence[str] = ()) -> Composed:
-    """The values of `conf/recipe/<recipe>.yaml`, or of a YAML file at that path, with overrides applied in order.
+def compose(recipe: str, overrides: Sequence[str] = (), kind: str = "recipe") -> Composed:
+    """The values of `conf/<kind>/<recipe>.yaml`, or of a YAML file at that path, with overrides applied in order.
 
     An override is `key=value` with a dotted key. A value is a number, true, false, null, a [list], a {mapping}, or text as
     it stands. Where a key of `GROUPS` is given a name (`engine=local`, in the file or as an override), it takes the values
     of that file. Raises SettingsError.
     """
-    file = _recipe_file(recipe)
+    file = _chosen_file(kind, recipe)
     read = _read(file)
     parsed = [_split(override) for override in overrides]
     chosen_names = {key: str(value) for key, value in [*read.items(), *parsed] if _is_choice(key, value)}
@@ -105,13 +105,13 @@ def _conf(group: str) -> Path:
     return resources("conf") / group
 
 
-def _recipe_file(recipe: str) -> Path:
-    if recipe.endswith((".yaml", ".yml")):
-        path = Path(recipe).absolute()
+def _chosen_file(kind: str, chosen: str) -> Path:
+    if chosen.endswith((".yaml", ".yml")):
+        path = Path(chosen).absolute()
         if not path.is_file():
-            raise SettingsError(f"recipe file {recipe} does not exist")
+            raise SettingsError(f"{kind} file {chosen} does not exist")
         return path
-    return _named_file("recipe", recipe)
+    return _named_file(kind, chosen)
 
 
 def _named_file(group: str, name: str) -> Path:

@@ -64,7 +64,7 @@ def test_every_group_file_composes_into_the_recipe(key: str, name: str) -> None:
 
 def test_conf_holds_no_file_that_no_test_composes() -> None:
     folders = {path.parent.name for path in resources("conf").rglob("*.yaml")}
-    assert folders <= {"recipe", *GROUPS}
+    assert folders <= {"recipe", "ablate", *GROUPS}  # ablations are composed in tests/ablate
 
 
 def test_overrides_win_over_the_group_and_the_group_over_the_recipe(recipe: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
@@ -40,6 +41,37 @@ def histogram(drawn: Distribution, cut: Cut | None = None) -> Markup:
     parts = [*_shade(axis, cut), *_columns(axis, drawn), *_ticks(axis), *_line(axis, cut)]
     label = f"Distribution of {drawn.label} over {drawn.rows:,} rows" + (f", cut at {number(cut.value)}" if cut else "")
     return _svg("histogram", f"0 0 {axis.width} {HEIGHT}", label, parts)
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """A value with the ends of its interval, in the colour of `kind`."""
+
+    kind: str
+    value: float
+    low: float
+    high: float
+
+
+def whiskers(groups: Sequence[tuple[str, Sequence[Whisker]]], label: str) -> Markup:
+    """A group below the other, each value a dot on its interval, all on one scale."""
+    every = [one for _, group in groups for one in group]
+    low, high = min(one.low for one in every), max(one.high for one in every)
+    width, step, left = 640, 14, 150
+    parts, y = [], 8.0
+    for name, group in groups:
+        parts.append(f'<text x="{left - 10}" y="{y + step * len(group) / 2 - 3:.1f}" text-anchor="end">{html.escape(name[:24])}</text>')
+        for one in group:
+            at = [left + (width - left - 20) * (value - low) / ((high - low) or 1) for value in (one.low, one.value, one.high)]
+            title = f"{name}: {one.value:.3f}, {one.low:.3f} to {one.high:.3f}"
+            bar = _rect(one.kind, at[0], y - 1, max(at[2] - at[0], 1.0), 2)
+            dot = f'<circle class="{html.escape(one.kind)}" cx="{at[1]:.1f}" cy="{y:.1f}" r="4"/>'
+            parts.append(f"<g>{bar}{dot}<title>{html.escape(title)}</title></g>")
+            y += step
+        y += step / 2
+    ends = [(left, "start", low), (width - 20, "end", high)]
+    parts += [f'<text x="{x}" y="{y + 6:.1f}" text-anchor="{anchor}">{value:.3f}</text>' for x, anchor, value in ends]
+    return _svg("whiskers", f"0 0 {width} {y + 12:.0f}", label, parts)
 
 
 class _Axis:

@@ -32,7 +32,7 @@ SECTIONS: dict[str, list[click.Command]] = {
     "After the first run": [later.add, later.retry, later.attach, later.compact],
     "Look": [look.sql, look.funnel, look.compare, look.report, look.status, look.history, look.verify, look.digest],
     "Remove": [removal.takedown, removal.purge, removal.sweep],
-    "Learn": [learn.train, learn.evaluate],
+    "Learn": [learn.train, learn.evaluate, learn.ablate],
     "This machine": [doctor],
 }
 

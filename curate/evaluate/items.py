@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,22 @@ def tars(path: Path) -> list[Path]:
     found = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     if not found or not found[0].is_file():
         raise InputError(f"{path} is neither a .tar nor a folder of them: an evaluation reads WebDataset tars (jpg, txt, cls.txt)")
+    return found
+
+
+def version(path: Path) -> list[str]:
+    """Names, sizes and times of the tars: equal ones hold equal samples."""
+    return [f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in tars(path)]
+
+
+def image_hashes(path: Path) -> set[str]:
+    """sha256 of the bytes of each image. Raises InputError for damaged tars."""
+    found: set[str] = set()
+    for tar in tars(path):
+        try:
+            found |= {hashlib.sha256(data).hexdigest() for name, data in read(tar) if name.rpartition(".")[2] in IMAGE_EXTENSIONS}
+        except TarError as error:
+            raise InputError(f"{tar}: {error}") from None
     return found
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curate.evaluate.base import Embeddings, Measurement
-from curate.evaluate.statistics import mean_interval
+from curate.evaluate.statistics import Values, mean_interval
 
 Index = NDArray[np.int64]
 
@@ -63,14 +63,36 @@ def measure(
     task: str, images: Embeddings, texts: Embeddings, captions: Captions, top: Sequence[int] = (1, 5, 10), seed: int = 0
 ) -> list[Measurement]:
     """Recall at each k of `top`, image to text and text to image; images without a caption are only candidates."""
-    described, used = np.unique(captions.image), np.unique(captions.text)
-    to_text = ranks(images, texts, captions.image, captions.text)[described]
-    to_image = ranks(texts, images, captions.text, captions.image)[used]
+    to_text, to_image = _positions(images, texts, captions)
     return [
-        _recall(task, f"{direction}_recall_at_{k}", position < k, seed)
-        for direction, position in (("image_to_text", to_text), ("text_to_image", to_image))
+        _recall(task, f"{direction}_recall_at_{k}", position[used] < k, seed)
+        for direction, position, used in (
+            ("image_to_text", to_text, np.unique(captions.image)),
+            ("text_to_image", to_image, np.unique(captions.text)),
+        )
         for k in top
     ]
+
+
+def by_item(images: Embeddings, texts: Embeddings, captions: Captions, top: Sequence[int] = (1, 5, 10)) -> dict[str, Values]:
+    """What each image adds to each recall of `measure`: numbers (images,) whose mean is the recall.
+
+    A caption that several images share is divided among them.
+    """
+    to_text, to_image = _positions(images, texts, captions)
+    owners, sharing = np.bincount(captions.image, minlength=len(images)), np.bincount(captions.text, minlength=len(texts))
+    described, used = (owners > 0).sum(), (sharing > 0).sum()
+    found = {}
+    for k in top:
+        found[f"image_to_text_recall_at_{k}"] = (to_text < k) * (owners > 0) * len(images) / described
+        shares = (to_image[captions.text] < k) / sharing[captions.text]
+        found[f"text_to_image_recall_at_{k}"] = np.bincount(captions.image, shares, len(images)) * len(images) / used
+    return found
+
+
+def _positions(images: Embeddings, texts: Embeddings, captions: Captions) -> tuple[Index, Index]:
+    """Ranks of each image's best text and of each text's best image."""
+    return ranks(images, texts, captions.image, captions.text), ranks(texts, images, captions.text, captions.image)
 
 
 def _recall(task: str, metric: str, hits: NDArray[np.bool_], seed: int) -> Measurement:

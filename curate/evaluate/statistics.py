@@ -5,13 +5,11 @@ Bootstrap intervals are percentile intervals (Efron 1979). A resample is a row o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from curate.errors import UsageError
 
@@ -58,18 +56,6 @@ def difference_interval(
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     _same_length(a, b)
     return mean_interval(a - b, seed, resamples)
-
-
-def paired_t_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """Student's interval of the mean difference over paired runs, for example the same seeds; needs at least two."""
-    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    _same_length(a, b)
-    if len(a) < 2:
-        raise UsageError("a paired interval needs at least two pairs of runs")
-    difference = a - b
-    half = student.ppf((1 + CONFIDENCE) / 2, len(a) - 1) * difference.std(ddof=1) / math.sqrt(len(a))
-    mean = float(difference.mean())
-    return Interval(mean, mean - float(half), mean + float(half))
 
 
 def roc_auc(scores: Sequence[float] | NDArray[np.generic], positive: Sequence[bool] | NDArray[np.generic]) -> float:

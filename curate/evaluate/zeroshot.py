@@ -47,6 +47,17 @@ def measure(task: str, images: Embeddings, classes: Embeddings, labels: NDArray[
     return [Measurement(task, name, i.value, i.low, i.high, len(images)) for name, i in found.items()]
 
 
+def by_item(images: Embeddings, classes: Embeddings, labels: NDArray[np.int64]) -> dict[str, Values]:
+    """What each image adds to each figure of `measure`: numbers (images,) whose mean is the figure."""
+    position = ranks(images, classes, labels)
+    found = {"top_1_accuracy": (position == 0).astype(np.float64)}
+    if len(classes) > TOP:
+        found[f"top_{TOP}_accuracy"] = (position < TOP).astype(np.float64)
+    counts = np.bincount(labels, minlength=len(classes))
+    found["mean_per_class_recall"] = (position == 0) * len(labels) / (counts[labels] * (counts > 0).sum())
+    return found
+
+
 def mean_per_class(hits: NDArray[np.bool_], labels: NDArray[np.int64], seed: int = 0) -> Interval:
     """Mean over the classes that occur of the share of hits in each, so that frequent classes do not dominate."""
     _, dense = np.unique(labels, return_inverse=True)

@@ -97,6 +97,18 @@ def preview(pool: Pool, settings: FilterSettings) -> FilterReport:
         return FilterReport(_subset(question, judged, codes), preview=True)
 
 
+def kept_rows(pool: Pool, settings: FilterSettings) -> pa.Table:
+    """`part` and `row` of each row that a policy would keep, in order; writes nothing."""
+    question = ask(pool, settings)
+    with _opened(pool, question, settings.memory_bytes) as judged:
+
+        def kept(one: Stretch, view: judging.Connection) -> pa.Table:
+            data = judging.coded(view, question.policy, judged.question, one.first, one.last)
+            return data.filter(pc.equal(data["code"], judging.READY)).select(["part", "row"])
+
+        return pa.concat_tables(judged.each(kept))
+
+
 Found = TypeVar("Found")
 
 

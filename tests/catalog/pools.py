@@ -45,6 +45,12 @@ class Row:
     host: str = "a.example"
     url: str = ""
     language: str = "en"
+    image: bytes = b""  # in place of one of its colour
+
+    @property
+    def body(self) -> bytes:
+        """The stored JPEG."""
+        return self.image or jpeg(self.colour)
 
     def identify(self, part: int, row: int) -> dict[str, Any]:
         url = self.url or f"http://{self.host}/{part}/{row}.jpg"
@@ -206,7 +212,7 @@ def _fetched(pool: Pool, part: int, rows: Sequence[Row], known: Sequence[Mapping
     for row, at in zip(rows, known, strict=True):
         if row.has_image:
             owners.append(at["row"])
-            members += [(f"{at['sample_id']}.jpg", jpeg(row.colour)), (f"{at['sample_id']}.txt", row.caption.encode())]
+            members += [(f"{at['sample_id']}.jpg", row.body), (f"{at['sample_id']}.txt", row.caption.encode())]
     temporary = pool.temporary(".tar")
     offsets = write_tar(temporary, members)
     tar_file = pool.publish(temporary, "tars", f"{part:05d}")
@@ -215,7 +221,7 @@ def _fetched(pool: Pool, part: int, rows: Sequence[Row], known: Sequence[Mapping
         line: dict[str, Any] = {name: None for name in schemas.table("fetched").names if name not in ("part", "basis")}
         line |= {"row": number, "reason": row.plan or row.prefilter or row.fetch}
         if row.has_image:
-            body, place = jpeg(row.colour), offsets[2 * owners.index(number)]
+            body, place = row.body, offsets[2 * owners.index(number)]
             digest = hashlib.sha256(body).hexdigest()
             line |= {"http_status": 200, "original_bytes": len(body), "original_width": 48, "original_height": 48,
                      "original_format": "jpeg", "sha256": digest, "width": 48, "height": 48, "format": "jpg",

@@ -55,7 +55,7 @@ def test_the_list_of_commands_is_whole(curate: Callable) -> None:
     assert said.code == 0
     for name in re.findall(
         r"[a-z]+",
-        "demo check run score dedupe filter pack add retry compact sql funnel report status history verify digest train eval doctor",
+        "demo check run score dedupe filter pack add retry compact sql funnel report status history verify digest train eval ablate doctor",
     ):
         assert re.search(rf"^  {name} ", said.out, re.MULTILINE)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from curate.errors import UsageError
-from curate.evaluate.base import Measurement, batches, to_table
+from curate.evaluate.base import Embeddings, Measurement, Pixels, batches, to_table
 from curate.evaluate.matching import measure, pair_scores
 from curate.evaluate.settings import EvaluateSettings
-from curate.evaluate.suite import Item, evaluate
+from curate.evaluate.suite import Item, by_item, evaluate
 from curate.settings import build, compose, names
 from curate.store import Pool
 from tests.evaluate.test_zeroshot import Letters
@@ -55,6 +57,32 @@ def test_one_pass_measures_all_that_the_items_allow() -> None:
     assert found["letters/zero_shot", "top_1_accuracy"].value == 1
     assert found["letters/zero_shot", "top_1_accuracy"].samples == 3
     assert found["letters/retrieval", "image_to_text_recall_at_1"].value == 0.75
+
+
+class Chance:
+    """Knows nothing: each picture and each text has an embedding of its own, drawn by what it holds."""
+
+    def encode_images(self, images: Sequence[Pixels]) -> Embeddings:
+        return self.encode_texts([str(image.tolist()) for image in images])
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        drawn = np.array([np.random.default_rng(zlib.crc32(text.encode())).normal(size=6) for text in texts], np.float32)
+        return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+def test_what_each_item_adds_is_each_figure_in_the_mean() -> None:
+    random, settings = np.random.default_rng(2), EvaluateSettings(name="any", templates=("{}",))
+    captions = [(f"{n}", "shared") if n % 7 == 0 else () if n % 5 == 0 else (f"{n}",) for n in range(40)]
+    labels = [None if n % 6 == 0 else f"class {n % 9 % 7}" for n in range(40)]
+    items = [Item(random.integers(0, 255, (2, 2, 3), np.uint8), *said) for said in zip(captions, labels, strict=True)]
+    found = by_item(Chance(), items, settings)
+    figures = {f"{m.task}/{m.metric}".removeprefix("any/"): m.value for m in evaluate(Chance(), items, settings)}
+    assert set(found) == set(figures) and len(found) == 9
+    assert all(len(found[name]) == 40 and found[name].mean() == pytest.approx(value) for name, value in figures.items())
+    assert 0 < figures["zero_shot/mean_per_class_recall"] != figures["zero_shot/top_1_accuracy"]
+    assert all(found["retrieval/image_to_text_recall_at_10"][n] == 0 for n in range(40) if not captions[n])
+    with pytest.raises(UsageError, match="nothing to evaluate"):
+        by_item(Chance(), [item(0), item(1, "b")], settings)
 
 
 def test_items_without_labels_have_no_zero_shot() -> None:

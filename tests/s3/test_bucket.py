@@ -182,7 +182,8 @@ def test_commands_that_need_a_disk_say_so(prefix: str, s3: Proxy, curate: Callab
     Pool.create(f"{prefix}/pool")
     for command in (
         ["takedown", f"{prefix}/pool", "--where", "true", "--yes"], ["purge", f"{prefix}/pool", "--where", "true", "--yes"],
-        ["train", f"{prefix}/pool"], ["eval", f"{prefix}/pool"], ["demo", "--pool", f"{prefix}/demo"],
+        ["train", f"{prefix}/pool"], ["eval", f"{prefix}/pool"], ["ablate", "policies", "--pool", f"{prefix}/pool"],
+        ["demo", "--pool", f"{prefix}/demo"],
     ):  # fmt: skip
         said = curate(*command)
         assert said.code == 2 and re.search("object store yet|folder of this machine", said.err), (command, said.err)
