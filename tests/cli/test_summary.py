@@ -78,7 +78,7 @@ def test_every_kind_of_report_of_a_recipe_is_described() -> None:
     assert set(TOLD) == {
         "RemovalReport", "AttachReport", "CompactReport",
         "PlanReport", "PrefilterReport", "PhaseReport", "TrainReport", "DedupeReport", "FilterReport", "PackReport", "PosixPath",
-        "EvaluateReport", "RetryReport", "GrowthReport", "WorkReport", "CommitReport",
+        "EvaluateReport", "RetryReport", "GrowthReport", "WorkReport", "CommitReport", "PhrasesReport", "CroissantReport",
     }  # fmt: skip
 
 
