@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from curate.ablate.result import Ablation
+    from curate.decontaminate.report import DecontaminateReport
     from curate.derive.counted import PhrasesReport
     from curate.filter.attach import AttachReport
     from curate.later import GrowthReport, RetryReport
@@ -206,6 +207,27 @@ class Pool:
             fitted_phase(self._store, settings, told) as phase,
         ):
             return run_phase(self._store, run, phase, engine, told)
+
+    def decontaminate(
+        self, against: str | Path | Sequence[str | Path], clear: str | Path | None = None, output: str | Path | None = None,
+        reveal: bool = False, **changes: Any,
+    ) -> DecontaminateReport:  # fmt: skip
+        """Which rows show or say what items of evaluation sets do: column `contaminated`, with the evidence in `contamination`.
+
+        `against` are folders of images, tars, or folders of tars; `clear` is a file of what a person looked at and cleared.
+        """
+        from curate.decontaminate.run import prepared
+        from curate.decontaminate.settings import DecontaminateSettings
+
+        settings, engine = build(DecontaminateSettings, changes), self._settings("engine", EngineSettings, {})
+        said = tuple(map(str, against if isinstance(against, list | tuple) else (against,)))
+        with (
+            self._writing("decontaminate", lease_seconds=engine.lease_seconds) as (run, told),
+            prepared(self._store, said, None if clear is None else str(clear), settings, told) as found,
+        ):
+            found.supersede()
+            run_phase(self._store, run, found.phase, engine, told)
+            return found.report(None if output is None else place(output), reveal)
 
     def work(self, phase: str, parts: Iterable[int] | None = None, workers: int = 0, **changes: Any) -> WorkReport:
         """Does open parts of `fetch` or `score` on this machine and leaves reports; `parts` defaults to a Slurm task's share."""

@@ -202,6 +202,7 @@ REASONS: dict[str, Reason] = {
     "nsfw": _dropped("flagged as not safe for work"),
     "watermark": _dropped("flagged as watermarked"),
     "duplicate": _dropped("another member represents its duplicate group"),
+    "contaminated": _dropped("shows or says what an item of an evaluation set does"),
     "concept_none": _dropped("the caption names no concept of the list"),
     "cluster_unnamed": _dropped("no reference image names the image's cluster"),
     "normsim_low": _dropped("too unlike the target set"),

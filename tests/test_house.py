@@ -32,7 +32,7 @@ PLACES = {
     "ray": ("engines/ray.py", "engines/ray_cluster.py"),
     "pyspark": ("engines/spark.py", "engines/spark_cluster.py", "engines/spark_worker.py"),
     "py4j": ("engines/spark_cluster.py",),
-    "duckdb": ("schema.py", "plan/", "catalog/", "filter/", "removal/targets.py"),
+    "duckdb": ("schema.py", "plan/", "catalog/", "filter/", "decontaminate/report.py", "removal/targets.py"),
     "deltalake": ("store.py", "lease.py"),  # the reading and the writing half of the store
     "pycurl": ("fetch/transport.py",),
     "tensorboard": ("monitor/boards.py",),

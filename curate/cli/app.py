@@ -27,7 +27,15 @@ from curate.errors import CurateError, MissingExtra
 
 SECTIONS: dict[str, list[click.Command]] = {
     "The whole way": [run.demo, estimate, run.check, run.run],
-    "Single steps, on a pool that exists": [steps.score, steps.derive, steps.dedupe, steps.filter_, steps.pack, look.croissant],
+    "Single steps, on a pool that exists": [
+        steps.score,
+        steps.derive,
+        steps.dedupe,
+        steps.decontaminate,
+        steps.filter_,
+        steps.pack,
+        look.croissant,
+    ],
     "On clusters": [cluster.work, cluster.commit, cluster.slurm],
     "After the first run": [later.add, later.retry, later.attach, later.compact],
     "Look": [look.sql, look.funnel, look.compare, look.report, look.status, look.history, look.verify, look.digest],

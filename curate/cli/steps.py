@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from curate.cli.options import format_option, overrides_argument, pool_argument, split_name
@@ -22,9 +24,9 @@ def score(pool: str, name: str | None, model: str | None, weights: str | None, o
 
     \b
     Examples:
-      curate score POOL
       curate score POOL --name l14 --model ViT-L-14 --weights openai
       curate score POOL --name text text.letters=2 image=null caption=null clip=null
+      curate score POOL --name sscd image=null caption=null clip=null descriptor.path=sscd_disc_mixup.torchscript.pt
     """
     import curate
     from curate.settings import values
@@ -70,14 +72,15 @@ def dedupe(pool: str, overrides: tuple[str, ...]) -> None:
     """Find rows that show or say the same.
 
     Equal bytes, and re-encoded, resized or brightened copies; with by=captions, captions that are equal or share most of
-    their runs of characters; with by=embeddings, pictures that mean the same to the CLIP model that scored them (SemDeDup).
+    their runs of characters; with by=embeddings, pictures that mean the same to the CLIP model that scored them (SemDeDup);
+    with by=copies, copies that may be cut at their borders, named by a descriptor (SSCD or the like) and borne out by the pixels.
     A policy takes the groups that groups=NAME says.
 
     \b
     Examples:
-      curate dedupe POOL
       curate dedupe POOL by=captions captions.jaccard=0.8
       curate dedupe POOL by=embeddings semantic.epsilon=0.03 semantic.keep=best
+      curate dedupe POOL by=copies scores=sscd
     """
     import curate
     from curate.settings import values
@@ -85,6 +88,37 @@ def dedupe(pool: str, overrides: tuple[str, ...]) -> None:
     with display() as progress:
         report = curate.open(pool, progress).dedupe(**values(overrides))
     say(report)
+
+
+@click.command()
+@pool_argument
+@click.option("--against", multiple=True, required=True, metavar="[NAME=]PATH", help="An evaluation set; may be repeated.")
+@click.option("--clear", metavar="FILE", help="What was looked at and cleared: a sample_id, an item, or both with a tab, a line.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with both pictures side by side.")
+@click.option("--reveal", is_flag=True, help="Show flagged and unscored images unblurred.")
+@overrides_argument
+@format_option
+def decontaminate(
+    pool: str, against: tuple[str, ...], clear: str | None, output: Path | None, reveal: bool, overrides: tuple[str, ...], form: str
+) -> None:  # fmt: skip
+    """Find rows that show or say what evaluation sets do.
+
+    PATH is a folder of images, a WebDataset tar, or a folder of tars at any depth, as CLIP_benchmark has them. Found are equal bytes,
+    pictures with a near perceptual hash or descriptor whose pixels bear it out and, with caption_words=13, captions with as many words
+    in a row. Column contaminated is for policies (decontaminated.sql is one), contamination holds the evidence. Each call replaces
+    what the last one found.
+
+    \b
+    Examples:
+      curate decontaminate POOL --against imagenet/val --against coco=wds_mscoco/test -o contamination.html
+      curate decontaminate POOL --against imagenet/val --clear looked_at.txt caption_words=13
+    """
+    import curate
+    from curate.settings import values
+
+    with display() as progress:
+        report = curate.open(pool, progress).decontaminate(against, clear, output, reveal, **values(overrides))
+    say(report, form)
 
 
 @click.command("filter")

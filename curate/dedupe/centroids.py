@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from curate import cluster
-from curate.dedupe.embeddings import read_embedded, vector_column, vector_type, vectors_in
-from curate.dedupe.settings import DedupeSettings
+from curate.dedupe.embeddings import read_embedded
+from curate.dedupe.exchanges import vector_column, vector_type, vectors_in
+from curate.dedupe.settings import Clustering, DedupeSettings
 from curate.dedupe.tables import Inputs, chunks, parts_of
 from curate.embeddings import Stored, dimension
 from curate.errors import UsageError
@@ -32,7 +33,7 @@ def known(pool: Pool, settings: DedupeSettings, inputs: Inputs) -> str | None:
 
 def fit(pool: Pool, settings: DedupeSettings, inputs: Inputs, crew: Crew, after_round: Callable[[], None]) -> str:
     """Fits them; returns their file. Raises UsageError when no row has an embedding."""
-    said, identity = settings.semantic, _identity(settings, inputs)
+    said, identity = settings.clustering, _identity(settings, inputs)
     rows = sum(file.rows for file in inputs.fetched.files)
     count = said.clusters or max(1, round(rows / said.rows_per_cluster))
     shuffle = Shuffle(pool, f"fitted_{settings.name}", fingerprint(identity, *inputs.names()), rows, crew, after_round)
@@ -52,7 +53,7 @@ def _document(settings: DedupeSettings) -> str:
 
 def _identity(settings: DedupeSettings, inputs: Inputs) -> str:
     """What centroids depend on beside the rows that there were; embeddings of one model have one name."""
-    said = settings.semantic.model_dump(mode="json", include={"clusters", "rows_per_cluster", "sample_per_cluster", "iterations", "seed"})
+    said = settings.clustering.model_dump(mode="json", include=set(Clustering.model_fields))
     names = inputs.scores.schema.names if inputs.scores and inputs.scores.schema else []
     return fingerprint(str(VERSION), settings.scores, *(name for name in names if name.startswith("clip_")), str(sorted(said.items())))
 
@@ -65,7 +66,7 @@ def _sample(pool: Pool, shuffle: Shuffle, inputs: Inputs, share: float, seed: in
     shuffle.run(Draw(inputs.scores.table, dim, min(share, 1.0), seed), tasks)
     lines = shuffle.read("drawn")
     if not len(lines):
-        raise UsageError(f"no embedding of {inputs.scores.table} was drawn: say semantic.sample_per_cluster= more")
+        raise UsageError(f"no embedding of {inputs.scores.table} was drawn: give a larger  sample_per_cluster=")
     order = np.argsort(lines.column("lot").to_numpy(), kind="stable")
     return np.concatenate(list(vectors_in(lines, dim)))[order]
 

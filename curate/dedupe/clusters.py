@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from curate.dedupe import exchanges as ex
-from curate.dedupe.embeddings import lines_of, read_embedded, score_column, vector_type, vectors_in
-from curate.dedupe.exchanges import Indices
+from curate.dedupe.embeddings import lines_of, read_embedded, score_column
+from curate.dedupe.exchanges import Indices, vector_type, vectors_in
 from curate.dedupe.grouping import firsts, ranks
 from curate.dedupe.semdedup import Before, near_before
 from curate.dedupe.settings import DedupeSettings, SemanticMatching

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from curate.dedupe import exchanges as ex
 from curate.dedupe.tables import Inputs, line_up, names_of, read_table, with_image
 from curate.embeddings import COLUMN, Stored, stored
 from curate.errors import SchemaError, UsageError
@@ -74,24 +75,7 @@ def _is_number(kind: pa.DataType) -> bool:
 # -- as a column
 
 
-def vector_type(dim: int) -> pa.DataType:
-    """Of a column of embeddings in an exchange; tables have no such type."""
-    return pa.binary(2 * dim)
-
-
-def vector_column(vectors: Stored) -> pa.Array:
-    """Embeddings as a column."""
-    data = pa.py_buffer(np.ascontiguousarray(vectors))
-    return pa.Array.from_buffers(vector_type(vectors.shape[1]), len(vectors), [None, data])
-
-
-def vectors_in(lines: pa.Table, dim: int) -> Iterator[Stored]:
-    """Column `vector` as arrays, one for each of its pieces."""
-    for piece in lines.column("vector").chunks:
-        yield np.frombuffer(piece.buffers()[1], np.float16, len(piece) * dim, piece.offset * dim * 2).reshape(-1, dim)
-
-
 def lines_of(names: dict[str, NDArray[Any]], more: dict[str, Any], vectors: Stored, wanted: Sequence[str]) -> pa.Table:
     """Lines of an exchange with a column `vector`."""
-    columns = {**names, **more, "vector": vector_column(vectors)}
+    columns = {**names, **more, "vector": ex.vector_column(vectors)}
     return pa.table({name: columns[name] for name in wanted})

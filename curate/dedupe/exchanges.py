@@ -6,12 +6,15 @@ its sample_id, `a` to `d` the sha256 of the bytes of its picture, or of its norm
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from curate.dedupe.colour import GRID_BYTES, Grids
 from curate.dedupe.hamming import Hashes
+from curate.embeddings import Stored
 from curate.errors import SchemaError
 from curate.shuffle import Lines
 
@@ -121,3 +124,23 @@ def pair_lines(borders: tuple[int, ...], one: Indices, other: Indices, distance:
     first, second = np.minimum(one, other), np.maximum(one, other)
     chunk = chunk_of(borders, first)
     return {"chunk": chunk, "first": first, "second": second, "distance": distance, "exact": np.full(len(one), exact)}
+
+
+# -- embeddings as a column
+
+
+def vector_type(dim: int) -> pa.DataType:
+    """Of a column of embeddings in an exchange; tables have no such type."""
+    return pa.binary(2 * dim)
+
+
+def vector_column(vectors: Stored) -> pa.Array:
+    """Embeddings as a column."""
+    data = pa.py_buffer(np.ascontiguousarray(vectors))
+    return pa.Array.from_buffers(vector_type(vectors.shape[1]), len(vectors), [None, data])
+
+
+def vectors_in(lines: pa.Table, dim: int) -> Iterator[Stored]:
+    """Column `vector` as arrays, one for each of its pieces."""
+    for piece in lines.column("vector").chunks:
+        yield np.frombuffer(piece.buffers()[1], np.float16, len(piece) * dim, piece.offset * dim * 2).reshape(-1, dim)

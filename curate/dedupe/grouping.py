@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from curate.dedupe import copies
 from curate.dedupe import exchanges as ex
 from curate.dedupe.candidates import compared_nodes, distinct_nodes
 from curate.dedupe.captions import near_captions
@@ -21,8 +22,8 @@ from curate.shuffle import Gathered, Lines, Out, Shuffle
 from curate.stage import PartTask
 
 
-def group(shuffle: Shuffle, borders: tuple[int, ...], settings: DedupeSettings) -> dict[str, float]:
-    """Groups of rows that are connected by equal bytes or captions or by verified matches.
+def group(shuffle: Shuffle, borders: tuple[int, ...], settings: DedupeSettings, centroids: str = "") -> dict[str, float]:
+    """Groups of rows that are connected by equal bytes or captions or by verified matches; copies meet around `centroids`.
 
     Takes the exchange `pictures` or `captions`, leaves `rows` and `pairs`; returns how many rows, pairs and groups there are.
     """
@@ -30,6 +31,10 @@ def group(shuffle: Shuffle, borders: tuple[int, ...], settings: DedupeSettings) 
     if settings.by == "captions":
         counters = _equal(shuffle, Equal(borders, "captions", ex.TEXTS))
         counters["near pairs"] = near_captions(shuffle, borders, settings.captions)
+        labels = components(shuffle, "edges")
+    elif settings.by == "copies":
+        counters = _equal(shuffle, Equal(borders, "pictures", copies.shown(copies.dimension_of(shuffle.pool, centroids))))
+        counters["near pairs"] = copies.near_copies(shuffle, borders, settings.copies, centroids)
         labels = components(shuffle, "edges")
     elif settings.perceptual:
         counters = _equal(shuffle, Equal(borders, "pictures", ex.SHOWN))

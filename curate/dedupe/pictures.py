@@ -11,6 +11,8 @@ from curate import schema as schemas
 from curate.dedupe.centroids import fit
 from curate.dedupe.centroids import known as known_centroids
 from curate.dedupe.clusters import prune
+from curate.dedupe.copies import dimension_of
+from curate.dedupe.described import ReadDescribed
 from curate.dedupe.grouping import group
 from curate.dedupe.settings import DedupeSettings, Kind
 from curate.dedupe.tables import Inputs, ReadCaptions, ReadPictures, Write, chunks, pin
@@ -54,7 +56,7 @@ def dedupe(pool: Pool, run: Run, settings: DedupeSettings, crew: Crew, progress:
     """
     _refuse_another_kind(pool, settings)
     inputs = pin(pool, _scores(settings), settings.by)
-    centroids = known_centroids(pool, settings, inputs) if settings.by == "embeddings" else ""
+    centroids = known_centroids(pool, settings, inputs) if settings.by in ("embeddings", "copies") else ""
     known = None if centroids is None else _known(pool, settings, inputs, _basis(settings, inputs, centroids))
     if known is not None:
         return known
@@ -80,7 +82,11 @@ def dedupe(pool: Pool, run: Run, settings: DedupeSettings, crew: Crew, progress:
 
 def _scores(settings: DedupeSettings) -> str | None:
     """The table of scores that is read."""
-    return f"scores_{settings.scores}" if settings.by == "embeddings" or (settings.by == "pictures" and settings.perceptual) else None
+    return (
+        f"scores_{settings.scores}"
+        if settings.by in ("embeddings", "copies") or (settings.by == "pictures" and settings.perceptual)
+        else None
+    )
 
 
 def _basis(settings: DedupeSettings, inputs: Inputs, centroids: str) -> str:
@@ -112,9 +118,19 @@ def _grouped(
         counters = prune(pool, shuffle, inputs, settings, centroids)
     else:
         tasks, borders = chunks(inputs, str(pool.path), shuffle.buckets)
-        shuffle.run(ReadCaptions() if settings.by == "captions" else ReadPictures(inputs.scores.table if inputs.scores else None), tasks)
-        counters = group(shuffle, borders, settings)
+        shuffle.run(_reading(pool, inputs, settings, centroids), tasks)
+        counters = group(shuffle, borders, settings, centroids)
     return counters, shuffle.run(Write(f"groups_{settings.name}", basis, settings.by)).files
+
+
+def _reading(pool: Pool, inputs: Inputs, settings: DedupeSettings, centroids: str) -> ReadCaptions | ReadDescribed | ReadPictures:
+    """The first round."""
+    if settings.by == "captions":
+        return ReadCaptions()
+    if settings.by == "copies":
+        assert inputs.scores is not None
+        return ReadDescribed(inputs.scores.table, dimension_of(pool, centroids))
+    return ReadPictures(inputs.scores.table if inputs.scores else None)
 
 
 def _commit(run: Run, name: str, files: list[PartFile]) -> None:

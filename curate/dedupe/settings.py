@@ -8,13 +8,14 @@ from pydantic import Field, model_validator
 
 from curate.settings import Settings
 
-Kind = Literal["pictures", "captions", "embeddings"]
-_NAMES: dict[Kind, str] = {"pictures": "pixels", "captions": "captions", "embeddings": "semantic"}
+Kind = Literal["pictures", "captions", "embeddings", "copies"]
+_NAMES: dict[Kind, str] = {"pictures": "pixels", "captions": "captions", "embeddings": "semantic", "copies": "copies"}
 _OF_PICTURES = {"perceptual", "radius_bits", "chroma_tolerance", "grey_tolerance", "brightness_percent"}
 _NOT_OF: dict[Kind, set[str]] = {
-    "pictures": {"captions", "semantic"},
-    "captions": {"semantic", "scores", *_OF_PICTURES},
-    "embeddings": {"captions", *_OF_PICTURES},
+    "pictures": {"captions", "semantic", "copies"},
+    "captions": {"semantic", "copies", "scores", *_OF_PICTURES},
+    "embeddings": {"captions", "copies", *_OF_PICTURES},
+    "copies": {"captions", "semantic", *_OF_PICTURES},
 }
 """Settings on which groups of a kind do not depend."""
 
@@ -35,7 +36,36 @@ class CaptionMatching(Settings):
     seed: int = Field(default=0, ge=0)
 
 
-class SemanticMatching(Settings):
+class Clustering(Settings):
+    """How many clusters embeddings are compared in, and what their centroids are fitted on.
+
+    `clusters` is by default one for `rows_per_cluster` rows. Centroids are fitted by `iterations` of spherical k-means on about
+    `sample_per_cluster` rows each.
+    """
+
+    clusters: int | None = Field(default=None, ge=1)
+    rows_per_cluster: int = Field(default=8800, ge=1)
+    sample_per_cluster: int = Field(default=256, ge=1)
+    iterations: int = Field(default=20, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class CopyMatching(Clustering):
+    """Which pictures are copies of each other, also cut at their borders: over the descriptors of table `scores_<scores>`.
+
+    Candidates have a cosine of at least `cosine` (SSCD's authors give 0.75 for about 90 % precision; here the pixels decide) and
+    share one of the clusters of their nearest centroids: that of the nearest with any of the nearest and `visits` next ones. They are
+    copies when the pixels bear it out: see `least_share`, `correlation` and `chroma_tolerance` of `curate decontaminate`.
+    """
+
+    cosine: float = Field(default=0.6, gt=-1, lt=1)
+    visits: int = Field(default=2, ge=0, le=64)
+    correlation: float = Field(default=0.95, gt=0, le=1)
+    chroma_tolerance: float = Field(default=20.0, ge=0)
+    least_share: float = Field(default=0.8, gt=0.3, le=1)
+
+
+class SemanticMatching(Clustering):
     """Which pictures mean the same: SemDeDup (arXiv:2303.09540) over the image embeddings of table `scores_<scores>`.
 
     Rows are compared within a k-means cluster. One goes when its cosine to any row before it exceeds 1 - `epsilon`, in the order
@@ -50,11 +80,6 @@ class SemanticMatching(Settings):
     epsilon: float = Field(default=0.05, ge=1e-6, lt=1)
     keep: Literal["hard", "easy", "best"] = "hard"
     score: str = ""
-    clusters: int | None = Field(default=None, ge=1)
-    rows_per_cluster: int = Field(default=8800, ge=1)
-    sample_per_cluster: int = Field(default=256, ge=1)
-    iterations: int = Field(default=20, ge=1)
-    seed: int = Field(default=0, ge=0)
 
 
 class DedupeSettings(Settings):
@@ -67,7 +92,8 @@ class DedupeSettings(Settings):
     (largest difference between channels). Measured on 1,500 copies (re-encoded, halved, brightness, blur) and 800 recoloured
     pictures of the generated corpus: copies stay below 4.5 in grey and 14 in chroma, recoloured pictures begin at 21 in chroma.
 
-    By captions: see `CaptionMatching`; by embeddings: see `SemanticMatching`. The name is by default pixels, captions or semantic.
+    By captions: see `CaptionMatching`; by embeddings: `SemanticMatching`; by copies: equal bytes and `CopyMatching`. The name is by default
+    pixels, captions, semantic or copies.
     """
 
     name: str = Field(default="pixels", pattern=r"^[a-z0-9_]+$")
@@ -80,6 +106,7 @@ class DedupeSettings(Settings):
     brightness_percent: float = Field(default=20.0, ge=0, le=100)
     captions: CaptionMatching = CaptionMatching()
     semantic: SemanticMatching = SemanticMatching()
+    copies: CopyMatching = CopyMatching()
 
     @model_validator(mode="before")
     @classmethod
@@ -88,6 +115,11 @@ class DedupeSettings(Settings):
         if isinstance(said, dict) and said.get("by") in _NAMES and said.get("name", "pixels") in _NAMES.values():
             return {**said, "name": _NAMES[said["by"]]}
         return said
+
+    @property
+    def clustering(self) -> Clustering:
+        """Of the embeddings that are compared."""
+        return self.copies if self.by == "copies" else self.semantic
 
     def matters(self) -> dict[str, object]:
         """What the outcome depends on: the settings without those of other kinds."""

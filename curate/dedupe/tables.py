@@ -49,10 +49,15 @@ class Inputs:
         return sorted(self.fetched.by_part)
 
 
-_COLUMNS: dict[Kind, tuple[str, ...]] = {"pictures": ("phash", "colour_grid"), "embeddings": ("embedding_file",)}
+_COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "pictures": ("phash", "colour_grid"),
+    "embeddings": ("embedding_file",),
+    "copies": ("embedding_file",),
+}
 _LACKING: dict[Kind, str] = {
     "pictures": "score the pool with the image scorer, or dedupe with perceptual=false",
     "embeddings": "score the pool with a CLIP model, or say scores= another table",
+    "copies": "score the pool with a descriptor, and say scores= its table",
 }
 
 
@@ -115,12 +120,12 @@ class ReadPictures:
         out.emit("pictures", _led([self._part(task, part, out) for part in parts_of(task)], ex.PICTURES, "grid"))
 
     def _part(self, task: PartTask, part: int, out: Out) -> pa.Table:
-        rows, fetched = _aligned(task, part, ("row", "sample_id"), ("row", "reason", "sha256"), out)
+        rows, fetched = aligned(task, part, ("row", "sample_id"), ("row", "reason", "sha256"), out)
         scores = read_table(task.inputs[f"{self.scores}/{part}"], ("row", "phash", "colour_grid")) if self.scores else None
         if scores is not None:
             line_up(part, rows, scores)
         shown = with_image(fetched)
-        sha = _words(fetched.column("sha256").take(shown), 4)
+        sha = digest_words(fetched.column("sha256").take(shown), 4)
         return pa.table(
             {**dict(zip(ex.SHA, sha.T, strict=True)), **names_of(part, rows, shown), **_looks(scores, shown)}, ex.PICTURES.schema
         )
@@ -148,7 +153,7 @@ class ReadCaptions:
 
     def _captioned(self, task: PartTask, part: int, out: Out) -> tuple[pa.Table, pa.Array]:
         if self.images:
-            rows, fetched = _aligned(task, part, ("row", "sample_id", "caption"), ("row", "reason"), out)
+            rows, fetched = aligned(task, part, ("row", "sample_id", "caption"), ("row", "reason"), out)
             return rows, with_image(fetched)
         rows = read_table(task.inputs[f"rows/{part}"], ("row", "sample_id", "caption", "reason"))
         tell_rows(task, part, rows.num_rows, out)
@@ -168,7 +173,7 @@ def parts_of(task: PartTask) -> list[int]:
     return [int(name.split("/")[1]) for name in task.inputs if name.startswith("rows/")]
 
 
-def _aligned(task: PartTask, part: int, of_rows: Sequence[str], of_fetched: Sequence[str], out: Out) -> tuple[pa.Table, pa.Table]:
+def aligned(task: PartTask, part: int, of_rows: Sequence[str], of_fetched: Sequence[str], out: Out) -> tuple[pa.Table, pa.Table]:
     """Columns of the part's two tables; also tells how many rows it has."""
     rows, fetched = read_table(task.inputs[f"rows/{part}"], of_rows), read_table(task.inputs[f"fetched/{part}"], of_fetched)
     line_up(part, rows, fetched)
@@ -195,7 +200,7 @@ def with_image(table: pa.Table) -> pa.Array:
 def names_of(part: int, rows: pa.Table, shown: pa.Array) -> dict[str, NDArray[Any]]:
     """Place and sample_id of some rows."""
     place = (part << 32) + rows.column("row").to_numpy().astype(np.int64)
-    ids = _words(rows.column("sample_id").take(shown), 2)
+    ids = digest_words(rows.column("sample_id").take(shown), 2)
     return {**dict(zip(ex.ID, ids.T, strict=True)), "place": place[shown.to_numpy()]}
 
 
@@ -225,7 +230,7 @@ def _looks(scores: pa.Table | None, shown: pa.Array) -> dict[str, object]:
     return {"shown": hashed, "hash": hashes, "grid": chosen.column("colour_grid").combine_chunks()}
 
 
-def _words(column: pa.ChunkedArray, words: int) -> NDArray[np.uint64]:
+def digest_words(column: pa.ChunkedArray, words: int = 4) -> NDArray[np.uint64]:
     """Lower-case hex digests as big-endian 64-bit words, shape (rows, words)."""
     text = "".join(value or "" for value in column.to_pylist())
     digits = _NIBBLE[np.frombuffer(text.encode(), np.uint8)]
@@ -237,7 +242,12 @@ def _words(column: pa.ChunkedArray, words: int) -> NDArray[np.uint64]:
 
 # -- writing
 
-_WORDS = {"pictures": ("exact", "perceptual"), "captions": ("same_caption", "near_caption"), "embeddings": ("semantic", "semantic")}
+_WORDS = {
+    "pictures": ("exact", "perceptual"),
+    "captions": ("same_caption", "near_caption"),
+    "embeddings": ("semantic", "semantic"),
+    "copies": ("exact", "copy"),
+}
 """Column `match`, by what was compared: of equal ones, and of near ones."""
 
 

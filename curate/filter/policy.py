@@ -34,7 +34,8 @@ LEFT_BY = "rows left by "
 POLICY_REASONS = (
     "caption_short", "caption_long", "caption_repeated", "caption_repetitive", "caption_non_words", "caption_boilerplate",
     "caption_no_determiner", "caption_rare_word", "caption_language", "image_small", "image_aspect", "image_large",
-    "clip_score_low", "clip_score_missing", "nsfw", "watermark", "concept_none", "cluster_unnamed", "normsim_low", "sampled_out",
+    "clip_score_low", "clip_score_missing", "nsfw", "watermark",
+    "contaminated", "concept_none", "cluster_unnamed", "normsim_low", "sampled_out",
 )  # fmt: skip
 """Reasons of `REASONS` that a rule may be named after; the others are not a policy's to give."""
 

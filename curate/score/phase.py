@@ -53,17 +53,17 @@ class ScorePhase:
     @property
     def resources(self) -> Resources:
         """A CPU for each decoding thread and each thread of the model."""
-        clip = self.settings.clip
-        gpus = 1.0 if clip is not None and clip.device.startswith("cuda") else 0.0
-        threads = max([clip.threads if clip else 0, *(one.threads for one in self.settings.classifiers.values())])  # they take turns
+        model = self.settings.clip or self.settings.descriptor
+        gpus = 1.0 if model is not None and model.device.startswith("cuda") else 0.0
+        threads = max([model.threads if model else 0, *(one.threads for one in self.settings.classifiers.values())])  # they take turns
         return Resources(cpus=self.settings.decode_threads + threads, gpus=gpus, memory_bytes=2 << 30)
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the table: keys, reason, those of the scorers that run, embedding_file with CLIP, basis."""
+        """Columns of the table: keys, reason, those of the scorers that run, embedding_file with CLIP or a descriptor, basis."""
         base = schemas.table("scores")
         added = [column for scorer in self.settings.scorers for column in scorer.adds]
-        last = ["embedding_file", "basis"] if self.settings.clip else ["basis"]
+        last = ["embedding_file", "basis"] if self.settings.embeds else ["basis"]
         return pa.schema([*(base.field(name) for name in ("part", "row", "reason")), *added, *(base.field(name) for name in last)])
 
     def identity(self) -> str:
@@ -83,6 +83,8 @@ class ScorePhase:
             if isinstance(scorer, Weighted):
                 for model in scorer.provenance():
                     _write_down(pool, model)
+        if self.settings.descriptor is not None:
+            self.settings.descriptor.record(pool, self.table)
 
     def _name_clip_score(self, pool: Pool) -> None:
         """A pool's first CLIP column is what `clip_score` means, also when further models have scored it."""
@@ -116,7 +118,7 @@ class ScorePhase:
         for seen in self._seen(pool, opened, result.leave_out(images_of(result.rows), task.without)):
             result.add(opened, seen)
         table = result.table([scorer.adds for scorer in self.settings.scorers])
-        if self.settings.clip is not None:
+        if self.settings.embeds:
             path = self._publish_embeddings(pool, task.part, result.embeddings)
             table = table.append_column("embedding_file", pa.array([path] * table.num_rows, pa.string()))
         file = pool.write_part(self.table, task.part, table, task.basis, self.schema)

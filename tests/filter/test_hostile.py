@@ -26,6 +26,7 @@ from curate.score.settings import ScoreSettings
 from curate.score.text import TextScorer
 from curate.stage import Crew
 from curate.store import Pool
+from tests.decontaminate.planted import decontaminate
 from tests.dedupe.arrays import inline
 from tests.derive.pools import derive
 from tests.score.pools import Row, jpeg, make_pool, noise, run_phase, tiny_clip
@@ -69,6 +70,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     assert derive(pool, "more", **said) == 3
     with claim(pool, {}) as run:
         assert count_phrases(pool, run, "phrases", Phrases(captions=2), Crew(inline, 4), Silent()).recomputed
+    for name, data in {**HOSTILE_IMAGES, "cmyk": cmyk(), "photo": jpeg(noise(5))}.items():
+        (folder / "val").mkdir(exist_ok=True)
+        (folder / "val" / f"{name}.jpg").write_bytes(data)
+    decontaminate(pool, folder / "val", caption_words=3)
     return pool
 
 

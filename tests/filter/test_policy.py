@@ -25,6 +25,7 @@ EXTRA = {
     "phrase_words": pa.array([0, None], pa.int32()),
     "phrase_share": pa.array([0.0, None]),
     "masked_clip_vit_b_32_openai": pa.array([0.2, None], pa.float32()),
+    "contaminated": pa.array([True, None]),
     "clip_dfn": pa.array([0.2, 0.3], pa.float32()),
     "image_cluster_named": pa.array([True, None]),
     "neg_clip_loss": pa.array([-0.2, -0.1], pa.float32()),
