@@ -33,13 +33,8 @@ def version(path: Path) -> list[str]:
 
 def image_hashes(path: Path) -> set[str]:
     """sha256 of the bytes of each image. Raises InputError for damaged tars."""
-    found: set[str] = set()
-    for tar in tars(path):
-        try:
-            found |= {hashlib.sha256(data).hexdigest() for name, data in read(tar) if name.rpartition(".")[2] in IMAGE_EXTENSIONS}
-        except TarError as error:
-            raise InputError(f"{tar}: {error}") from None
-    return found
+    images = (image_of(parts) for tar in tars(path) for _, parts in samples(tar))
+    return {hashlib.sha256(image).hexdigest() for image in images if image is not None}
 
 
 def items(path: Path, min_side: int | None = None) -> Iterator[Item]:
