@@ -49,7 +49,7 @@ class ClipScorer(Settings):
     @property
     def version(self) -> int:
         """See `Scorer`."""
-        return 1
+        return 2
 
     @property
     def column(self) -> str:

@@ -1,20 +1,23 @@
-"""The picture as a CLIP model wants to see it: resized and cropped as open_clip's own transform does, but cheaper.
+"""The picture as a CLIP model wants to see it: resized, cropped and normalised as open_clip's own transform does, but cheaper.
 
-open_clip resizes the whole picture and crops afterwards. Here only the part that survives the crop is ever computed
-(Pillow resamples a box of the source with the same filter taps), so a 1 x 20000 picture costs no more than any other.
-Values differ from open_clip's by rounding only: at most 2 of 255, on average below a half.
+Torch resamples bytes with Pillow's taps in a third of Pillow's time; values differ from open_clip's by rounding only, at most 2 of
+255. Of a long picture, which would be resized to many times what the crop leaves, only that part is ever computed (Pillow resamples
+a box of the source), so that one of 1 x 20000 pixels costs no more than any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image
 
 from curate.score.scorer import Pixels
+
+_LONG = 4  # times the pixels that the crop leaves
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,34 @@ class Preprocess:
         )  # fmt: skip
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        """Height x width x 3 bytes of the model's input size; not yet normalised."""
-        image = Image.fromarray(pixels)
-        scaled = self._scaled(image.width, image.height)
-        shown = (min(scaled[0], self.size[1]), min(scaled[1], self.size[0]))
-        left, top = round((scaled[0] - shown[0]) / 2), round((scaled[1] - shown[1]) / 2)
-        across, down = image.width / scaled[0], image.height / scaled[1]
-        box = (left * across, top * down, (left + shown[0]) * across, (top + shown[1]) * down)
-        box = (box[0], box[1], min(box[2], image.width), min(box[3], image.height))
-        if shown == image.size and box == (0, 0, *image.size):
-            return self._padded(image)
-        return self._padded(image.resize(shown, self._filter(), box))
+        """Height x width x 3 bytes of the model's input size, not yet normalised; in memory one colour lies after the other."""
+        scaled = self._scaled(pixels.shape[1], pixels.shape[0])
+        long = scaled[0] * scaled[1] > _LONG * self.size[0] * self.size[1]
+        resized = self._part(pixels, scaled) if long else self._whole(pixels, scaled)
+        return self._padded(resized)
+
+    def _whole(self, pixels: Pixels, scaled: tuple[int, int]) -> Pixels:
+        """All of the picture resized, then its middle; torch's tensors are planes."""
+        import torch
+
+        planes = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
+        mode = "bilinear" if self._filter() is Image.Resampling.BILINEAR else "bicubic"
+        resized = torch.nn.functional.interpolate(planes, (scaled[1], scaled[0]), mode=mode, antialias=True)[0]
+        left, top, wide, high = self._shown(scaled)
+        return np.asarray(resized[:, top : top + high, left : left + wide].contiguous().numpy(), np.uint8).transpose(1, 2, 0)
+
+    def _part(self, pixels: Pixels, scaled: tuple[int, int]) -> Pixels:
+        """The middle of the picture, resized."""
+        height, width = pixels.shape[:2]
+        left, top, wide, high = self._shown(scaled)
+        across, down = width / scaled[0], height / scaled[1]
+        box = (left * across, top * down, min((left + wide) * across, width), min((top + high) * down, height))
+        return np.asarray(Image.fromarray(pixels).resize((wide, high), self._filter(), box), np.uint8)
+
+    def _shown(self, scaled: tuple[int, int]) -> tuple[int, int, int, int]:
+        """What the crop leaves of the resized picture: left, top, width, height."""
+        wide, high = min(scaled[0], self.size[1]), min(scaled[1], self.size[0])
+        return round((scaled[0] - wide) / 2), round((scaled[1] - high) / 2), wide, high
 
     def _filter(self) -> Image.Resampling:
         """open_clip resizes to a target that is not square with its default filter, whatever the configuration says."""
@@ -67,10 +87,42 @@ class Preprocess:
         ratio = max(ratios) if self.resize_mode == "longest" else min(ratios)
         return max(1, round(width / ratio)), max(1, round(height / ratio))
 
-    def _padded(self, image: Image.Image) -> Pixels:
+    def _padded(self, pixels: Pixels) -> Pixels:
         """Centred on the fill colour up to the input size; the odd pixel goes right and below."""
-        across, down = self.size[1] - image.width, self.size[0] - image.height
-        if across or down:
-            border = (across // 2, down // 2, across - across // 2, down - down // 2)
-            image = ImageOps.expand(image, border, fill=(self.fill_color,) * 3)
-        return np.asarray(image, np.uint8)
+        high, wide = pixels.shape[:2]
+        if (high, wide) == self.size:
+            return pixels
+        top, left = (self.size[0] - high) // 2, (self.size[1] - wide) // 2
+        canvas = np.full((*self.size, 3), self.fill_color, np.uint8)
+        canvas[top : top + high, left : left + wide] = pixels
+        return canvas
+
+
+@dataclass
+class Normaliser:
+    """Bytes to numbers of mean 0 and deviation 1, as a model was trained on; one thread at a time.
+
+    The batch lies in memory that the next one takes over: fresh memory for every batch costs more than the arithmetic.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    _room: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 3, 0, 0), np.float32))
+
+    @property
+    def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What a byte is multiplied by and what is then taken off, (3, 1, 1) each."""
+        mean, std = (np.asarray(values, np.float64)[:, None, None] for values in (self.mean, self.std))
+        return (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
+
+    def __call__(self, pictures: Sequence[Pixels] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, 3, height, width) of n pictures of equal size; to be read before the next call."""
+        height, width = pictures[0].shape[:2]
+        if len(self._room) < len(pictures) or self._room.shape[2:] != (height, width):
+            self._room = np.empty((len(pictures), 3, height, width), np.float32)
+        batch = self._room[: len(pictures)]
+        scale, shift = self.factors
+        for numbers, picture in zip(batch, pictures, strict=True):  # one after the other, so that each stays in the cache
+            np.multiply(picture.transpose(2, 0, 1), scale, out=numbers)
+            numbers -= shift
+        return batch

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from curate.errors import UsageError
 from curate.score.clip import column_name, load_clip, torch_threads
 from curate.score.clip_scorer import ClipScorer
-from curate.score.preprocess import Preprocess
+from curate.score.preprocess import Normaliser, Preprocess
 from curate.score.scorer import Batch
 from tests.score.pools import SIZE, noise, tiny_clip
 
@@ -64,6 +64,34 @@ def test_embeddings_are_those_of_open_clip(folder: Path) -> None:
     assert clip.preprocess.size == (SIZE, SIZE)
 
 
+def test_captions_go_through_the_tower_at_their_own_length(folder: Path) -> None:
+    clip, lengths = load_clip("tiny", str(folder)), []
+    clip.model.transformer.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[1]))
+    texts = ["a cat", "", "two dogs on a street"]
+    short = clip.encode_texts(texts)
+    with torch.no_grad():
+        whole = clip.model.encode_text(clip.tokenize(texts), normalize=True).numpy()
+    assert lengths == [7, 16]  # the longest has five words, and begin and end
+    np.testing.assert_allclose(short, whole, atol=1e-6)
+    assert clip.model.positional_embedding.shape[0] == 16
+
+
+def test_towers_that_see_all_positions_get_all(folder: Path) -> None:
+    clip, lengths = load_clip("tiny", str(folder)), []
+    clip.model.text_pool_type = "last"
+    clip.model.transformer.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape[1]))
+    clip.encode_texts(["a cat"])
+    assert lengths == [16]
+
+
+def test_numbers_are_those_of_the_formula_batch_after_batch() -> None:
+    normalise = Normaliser((0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
+    for count, size in ((3, 8), (2, 8), (4, 6)):
+        pictures = np.random.default_rng(count).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+        expected = (pictures / 255 - np.array(normalise.mean)) / np.array(normalise.std)
+        np.testing.assert_allclose(normalise(pictures), expected.transpose(0, 3, 1, 2), atol=1e-6)
+
+
 def test_a_needle_costs_no_more_than_a_square(folder: Path) -> None:
     clip = load_clip("tiny", str(folder))
     assert clip.preprocess(np.zeros((20_000, 1, 3), np.uint8)).shape == (SIZE, SIZE, 3)
@@ -72,9 +100,16 @@ def test_a_needle_costs_no_more_than_a_square(folder: Path) -> None:
 
 def test_bf16_stays_near_fp32(folder: Path) -> None:
     picture = [noise(3, SIZE, SIZE)]
-    exact, reduced = (load_clip("tiny", str(folder), "cpu", precision).encode_images(picture) for precision in ("fp32", "bf16"))
-    assert not np.array_equal(exact, reduced)
-    assert float((exact * reduced).sum()) > 0.999
+    exact, reduced = (load_clip("tiny", str(folder), "cpu", precision) for precision in ("fp32", "bf16"))
+    for first, second in (
+        (exact.encode_images(picture), reduced.encode_images(picture)),
+        (exact.encode_texts(["a cat"]), reduced.encode_texts(["a cat"])),
+    ):
+        assert not np.array_equal(first, second)
+        assert float((first * second).sum()) > 0.999
+    kinds = {name: weight.dtype for name, weight in reduced.model.named_parameters()}
+    assert kinds["visual.transformer.resblocks.0.attn.in_proj_weight"] == torch.bfloat16
+    assert kinds["visual.transformer.resblocks.0.ln_1.weight"] == torch.float32
 
 
 @pytest.mark.parametrize(
