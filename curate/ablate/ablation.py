@@ -35,14 +35,15 @@ class _Job:
 def ablate(pool: Pool, settings: AblateSettings, name: str, progress: Progress) -> Ablation:
     """Trains each arm and as many random rows, once a seed, and compares; leaves POOL/ablations/NAME/result.json and a page.
 
-    Interrupted and called again, it does the runs that are missing. Raises UsageError, SettingsError before anything is
-    trained, LocalFault, RunFailed.
+    Interrupted and called again, it does the runs that are missing. Raises SettingsError, and UsageError before anything is
+    trained, but for a metric that the items do not allow: after the first run; LocalFault, RunFailed.
     """
     among = candidates(pool, settings)
     arms = chosen(pool, among, settings)
     runs = Runs(pool, among, settings)
     jobs = list(_jobs(arms, runs, settings.seeds))
-    trained = _do(jobs, runs, settings.metric, progress)
+    with runs.alone():
+        trained = _do(jobs, runs, settings.metric, progress)
     figures = _figures(jobs, runs, settings)
     found = ablation(
         name, settings.metric, figures, {arm: round(np.mean([len(one) for one in kept])) for arm, kept in arms.items()},

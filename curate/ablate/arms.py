@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.ablate.settings import AblateSettings, Arm
@@ -57,11 +58,12 @@ def candidates(pool: Pool, settings: AblateSettings) -> Candidates:
     found = query(
         pool,
         f"SELECT part, row, {', '.join(columns)}, sha256, coalesce(group_id, image_sha256) AS same FROM samples"
-        f" WHERE reason IS NULL AND tar_file IS NOT NULL AND ({settings.candidates}) ORDER BY part, row",
+        f" WHERE reason IS NULL AND tar_file IS NOT NULL AND ({settings.candidates}\n) ORDER BY part, row",
         NO_POLICY,
     )
     out = np.array(list(_evaluated(found, settings)), bool)
-    rows = found.filter(pa.array(~out))
+    shown = pc.is_in(found["image_sha256"], value_set=found["image_sha256"].filter(pa.array(out)).combine_chunks())
+    rows = found.filter(pa.array(~out & ~shown.to_numpy()))  # a picture may stand in rows of which only some have a group
     if not rows.num_rows:
         raise UsageError(f"no row of this pool has an image and satisfies  candidates: {settings.candidates}")
     return Candidates(pool.path, rows, found.filter(pa.array(out)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.ablate.arms import Candidates, Places, digest_of
-from curate.ablate.settings import AblateSettings
-from curate.errors import AccountingError, LocalFault
+from curate.ablate.settings import RUNS, AblateSettings
+from curate.errors import AccountingError, LocalFault, UsageError
 from curate.evaluate.clip import clip_predict
 from curate.evaluate.items import items, version
 from curate.evaluate.statistics import Values
@@ -41,7 +43,7 @@ class Runs:
     @property
     def folder(self) -> Path:
         """Where they lie."""
-        return self.pool.path / FOLDER / "runs"
+        return self.pool.path / FOLDER / RUNS
 
     @cached_property
     def evaluation(self) -> str:
@@ -54,6 +56,19 @@ class Runs:
         """What a run is kept under."""
         source = self.among.selection(places, seed)
         return fingerprint("ablate", str(VERSION), self.settings.training(seed).identity(), digest(source), self.evaluation)[:32]
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """For as long as the block lasts, nobody else trains for this pool: runs are shared. Raises UsageError when somebody does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    "another  curate ablate  is at work on this pool: wait until it has ended, then give the same command"
+                ) from None
+            yield
 
     def is_done(self, name: str) -> bool:
         """Whether its figures are there."""

@@ -17,6 +17,7 @@ from curate.settings import Composed, Settings, build, compose, group, merged
 from curate.train.settings import TrainSettings
 
 TRAIN = "tiny_cnn"
+RUNS = "runs"  # folder of what was trained, beside those of ablations
 """What is trained where a file does not say."""
 
 
@@ -122,6 +123,8 @@ def load(chosen: str | Path, overrides: tuple[str, ...] = (), evaluate: Mapping[
 
     `evaluate` are values that the pool's last run had, below those of the file. Raises SettingsError.
     """
+    if Path(chosen).stem == RUNS:
+        raise SettingsError(f"{chosen}: {RUNS} is where trained runs lie: call the file something else")
     said = compose(str(chosen), overrides, "ablate")
     defaults = {"train": group("train", TRAIN)} if "train" not in said else {}
     below = {**defaults, "evaluate": dict(evaluate or {})}

@@ -6,9 +6,10 @@ It lies in the pool's tmp folder for as long as a run takes: evaluation sets are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +27,9 @@ _SMALL = ImageSettings(resize_mode="keep_ratio_largest", size=192, quality=92, r
 _SCHEMA = pa.schema(
     {"name": pa.string(), "evaluation": pa.int32(), "sha256": pa.string(), "phash": pa.int64(), "offset": pa.int64(), "size": pa.int64()}
 )
+Key = TypeVar("Key", str, int)
 Describe = Callable[[Sequence[Rgb]], Unit]
-_ROWS = 1024  # of a part, compared with all items together
+_ROWS, _PAIRS = 1024, 1 << 24  # of a part, compared with all items together; in memory at once
 _AT_ONCE = 64  # pictures are described together
 _RUNS = pa.schema({"hash": pa.uint64(), "item": pa.int64()})
 
@@ -46,7 +48,7 @@ class _Written:
     """Lines of the tables under way."""
 
     lines: list[dict[str, object]] = field(default_factory=list)
-    runs: dict[int, int] = field(default_factory=dict)  # hash of a run of words -> the first item that has it
+    runs: dict[int, list[int]] = field(default_factory=dict)  # hash of a run of words -> the items that have it
     size_bytes: int = 0
     waiting: dict[int, Rgb] = field(default_factory=dict)  # pictures that are still to be described
     vectors: list[tuple[list[int], Unit]] = field(default_factory=list)
@@ -58,7 +60,9 @@ class _Written:
         self.lines.append(line)
         self.size_bytes += len(small)
         for _, run in runs(item.captions, caption_words) if caption_words else ():
-            self.runs.setdefault(hash_of(run), number)
+            owners = self.runs.setdefault(hash_of(run), [])
+            if number not in owners[-1:]:
+                owners.append(number)
         if describe is not None and pixels is not None:
             self.waiting[number] = pixels
             if len(self.waiting) == _AT_ONCE:
@@ -72,9 +76,10 @@ class _Written:
     def save(self, folder: Path, describe: Describe | None) -> None:
         """Writes all but the pictures."""
         pq.write_table(pa.Table.from_pylist(self.lines, schema=_SCHEMA), folder / "items.parquet")
-        hashes = np.array(sorted(self.runs), np.uint64)
-        owners = np.array([self.runs[one] for one in hashes.tolist()], np.int64)
-        pq.write_table(pa.table({"hash": hashes, "item": owners}, schema=_RUNS), folder / "runs.parquet")
+        hashes = sorted(self.runs)
+        told = {"hash": np.repeat(np.array(hashes, np.uint64), [len(self.runs[one]) for one in hashes])}
+        told["item"] = np.array([item for one in hashes for item in self.runs[one]], np.int64)
+        pq.write_table(pa.table(told, schema=_RUNS), folder / "runs.parquet")
         if describe is not None and self.waiting:
             self._describe(describe)
         if self.vectors:
@@ -126,7 +131,7 @@ class Index:
         table = pq.read_table(folder / "items.parquet")
         self._folder = folder
         self.names: list[str] = table["name"].to_pylist()
-        self.by_bytes = {sha: at for at, sha in reversed(list(enumerate(table["sha256"].to_pylist()))) if sha}
+        self.by_bytes = _places(table["sha256"].to_pylist(), range(table.num_rows))
         self._hashed = np.flatnonzero(table["phash"].is_valid().to_numpy())
         self._hashes = table["phash"].drop_null().to_numpy().astype(np.int64).view(np.uint64)
         self._offsets, self._sizes = (table[name].to_numpy() for name in ("offset", "size"))
@@ -134,7 +139,7 @@ class Index:
         self._described = np.load(folder / "described.npy") if has else np.zeros(0, np.int64)
         self._vectors: Unit = np.load(folder / "vectors.npy") if has else np.zeros((0, 0), np.float32)
         found = pq.read_table(folder / "runs.parquet")
-        self._runs: dict[int, int] = dict(zip(found["hash"].to_pylist(), found["item"].to_pylist(), strict=True))
+        self._runs = _places(found["hash"].to_pylist(), found["item"].to_pylist())
 
     def near(self, phash: int, radius: int, most: int) -> list[tuple[int, int]]:
         """(item, bits in which its hash differs) of at most so many items within the radius, the nearest first."""
@@ -145,16 +150,19 @@ class Index:
 
     def alike(self, vectors: Unit, cosine: float, most: int) -> Iterator[tuple[int, list[tuple[int, float]]]]:
         """For each vector that has any: its number, and (item, cosine) of at most so many items that are near enough, the nearest first."""
-        for low in range(0, len(vectors), _ROWS):
-            found = vectors[low : low + _ROWS] @ self._vectors.T
+        if not len(self._vectors):
+            return
+        step = max(1, min(_ROWS, _PAIRS // len(self._vectors)))
+        for low in range(0, len(vectors), step):
+            found = vectors[low : low + step] @ self._vectors.T
             for at in np.flatnonzero((found >= cosine).any(axis=1)).tolist():
                 near = np.flatnonzero(found[at] >= cosine)
                 order = near[np.argsort(-found[at, near], kind="stable")][:most]
                 yield low + at, [(int(self._described[one]), float(found[at, one])) for one in order]
 
-    def says(self, run: str) -> int | None:
-        """The first item with a caption in which these words follow each other."""
-        return self._runs.get(hash_of(run))
+    def says(self, run: str) -> Sequence[int]:
+        """The items with a caption in which these words follow each other."""
+        return self._runs.get(hash_of(run), ())
 
     def picture(self, item: int) -> bytes:
         """The item's picture as a small JPEG; empty where it has none."""
@@ -165,3 +173,12 @@ class Index:
     def pixels(self, item: int) -> Rgb:
         """The small picture, decoded."""
         return decode_rgb(self.picture(item))
+
+
+def _places(keys: Iterable[Key | None], items: Iterable[int]) -> dict[Key, list[int]]:
+    """Key -> its items, in their order."""
+    found: dict[Key, list[int]] = {}
+    for key, item in zip(keys, items, strict=True):
+        if key is not None:
+            found.setdefault(key, []).append(item)
+    return found

@@ -100,7 +100,7 @@ class DecontaminatePhase:
     def _part(self, index: Index, task: PartTask) -> PartReport:
         pool, rows = Pool.open(task.pool), read_part(task)
         with TarReader(pool.path, pool.temporary) as tars:
-            found = _Findings(self.settings, index, tars)
+            found = _Findings(self.settings, index, tars, self.clearance)
             shown = images_of(rows)
             found.by_bytes(task, shown)
             if self.settings.perceptual:
@@ -110,7 +110,7 @@ class DecontaminatePhase:
             if self.settings.caption_words is not None:
                 found.by_caption(rows, shown, self.settings.caption_words)
         ids, with_image = rows["sample_id"].to_pylist(), {int(row) for image in shown for row in image.rows}
-        lines = [found.told(row, ids[row], self.clearance) if row in with_image else None for row in range(rows.num_rows)]
+        lines = [found.told(row, ids[row]) if row in with_image else None for row in range(rows.num_rows)]
         dirty = [None if line is None else any(not one["cleared"] for one in line) for line in lines]
         columns = {"contaminated": pa.array(dirty, pa.bool_()), "contamination": pa.array(lines, pa.list_(EVIDENCE))}
         data = pa.table({"row": rows["row"], "reason": pa.nulls(rows.num_rows, pa.string()), **columns})
@@ -121,16 +121,17 @@ class DecontaminatePhase:
 class _Findings:
     """The evidence of one part, by row."""
 
-    def __init__(self, settings: DecontaminateSettings, index: Index, tars: TarReader) -> None:
-        self._settings, self._index, self._tars = settings, index, tars
+    def __init__(self, settings: DecontaminateSettings, index: Index, tars: TarReader, clearance: Clearance) -> None:
+        self._settings, self._index, self._tars, self._clearance = settings, index, tars, clearance
+        self._most = settings.evidence + len(clearance.lines)  # what is cleared must not stand in the way of what is not
         self._found: dict[int, dict[tuple[int, str], Finding]] = {}
         self._pixels = lru_cache(2048)(index.pixels)
         self.decodes = 0
 
-    def told(self, row: int, sample_id: str, clearance: Clearance) -> list[Finding]:
-        """All that is known of a row, the surest first."""
-        lines = list(self._found.get(row, {}).values())[: self._settings.evidence]
-        return [{**line, "cleared": clearance.covers(sample_id, line["item"])} for line in lines]
+    def told(self, row: int, sample_id: str) -> list[Finding]:
+        """What is known of a row, the surest first, but before it what nobody has cleared."""
+        lines = [{**line, "cleared": self._clearance.covers(sample_id, line["item"])} for line in self._found.get(row, {}).values()]
+        return sorted(lines, key=lambda line: bool(line["cleared"]))[: self._settings.evidence]
 
     def _add(self, image: Image | int, item: int, method: str, **more: object) -> None:
         for row in [image] if isinstance(image, int) else image.rows.tolist():
@@ -143,8 +144,7 @@ class _Findings:
         for image in shown:
             row = int(image.rows[0])
             for name in told.column_names:
-                item = self._index.by_bytes.get(told[name][row].as_py())
-                if item is not None:
+                for item in self._index.by_bytes.get(told[name][row].as_py(), ())[: self._most]:
                     self._add(image, item, "bytes", distance=0, similarity=1.0)
 
     def by_look(self, task: PartTask, rows: pa.Table, scores: str, shown: Sequence[Image]) -> None:
@@ -153,7 +153,7 @@ class _Findings:
         line_up(task.part, rows, told)
         for image in shown:
             phash = told["phash"][int(image.rows[0])].as_py()
-            near = [] if phash is None else self._index.near(phash, self._settings.radius_bits, self._settings.evidence)
+            near = [] if phash is None else self._index.near(phash, self._settings.radius_bits, self._most)
             self._bear_out(image, [(item, {"distance": bits}) for item, bits in near], "perceptual")
 
     def by_descriptor(self, pool: Pool, task: PartTask, described: str, shown: Sequence[Image]) -> None:
@@ -162,7 +162,7 @@ class _Findings:
         if vectors is None:
             return
         first = np.array([image.rows[0] for image in shown], np.int64)
-        for at, near in self._index.alike(units(vectors[first, 0]), self._settings.cosine, self._settings.evidence):
+        for at, near in self._index.alike(units(vectors[first, 0]), self._settings.cosine, self._most):
             known = {item for item, _ in self._found.get(int(first[at]), ())}
             self._bear_out(shown[at], [(item, {"cosine": cosine}) for item, cosine in near if item not in known], "descriptor")
 
@@ -182,15 +182,13 @@ class _Findings:
     def _alike(self, pixels: Rgb, other: Rgb) -> float | None:
         """The correlation of two pictures of which one is a copy of the other."""
         found = align(pixels, other, self._settings.least_share)
-        if found.correlation < self._settings.correlation or found.chroma > self._settings.chroma_tolerance:
-            return None
-        return found.correlation
+        copy = found.correlation >= self._settings.correlation and found.chroma <= self._settings.chroma_tolerance
+        return found.correlation if copy else None
 
     def by_caption(self, rows: pa.Table, shown: Sequence[Image], words: int) -> None:
         """Runs of words; of each item the first one is told."""
         places = [int(row) for image in shown for row in image.rows]
         captions = rows["caption"].take(pa.array(places, pa.int64())).to_pylist()
         for place, run in runs(captions, words):
-            item = self._index.says(run)
-            if item is not None:
+            for item in self._index.says(run)[: self._most]:
                 self._add(places[place], item, "caption", words=run)

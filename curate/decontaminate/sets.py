@@ -45,6 +45,8 @@ def _evaluation(said: str) -> Evaluation:
     name, _, path = said.rpartition("=")
     whole = Path(said)
     chosen = Evaluation(whole.resolve().name, whole) if not name or whole.exists() else Evaluation(name, Path(path))
+    if "/" in chosen.name:
+        raise UsageError(f"{chosen.name}=: the name of an evaluation set has no /")
     if not chosen.path.exists():
         raise InputError(f"{chosen.path}: no file or folder is called so")
     return chosen

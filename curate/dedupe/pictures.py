@@ -23,7 +23,7 @@ from curate.shuffle import Shuffle
 from curate.stage import Crew, PartFile, fingerprint, identity_of
 from curate.store import Pool
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class Split:
         for place, texts in _slices(given["shown"]):
             key, text, at = _runs(split(texts), self.length)
             order = np.lexsort((at, key, text))
-            again = (np.diff(text[order], prepend=-1) == 0) & (np.diff(key[order], prepend=0) == 0)
+            again = (np.diff(text[order], prepend=-1) == 0) & (np.diff(key[order], prepend=np.uint64(0)) == 0)
             first = np.ones(len(order), np.bool_)
             first[order[again]] = False
             out.emit("grams", {"key": key, "place": place[text], "at": at.astype(np.int32), "first": first})

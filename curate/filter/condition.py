@@ -86,8 +86,10 @@ def row_wise(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[st
     node = answer["statements"][0]["node"] if not answer["error"] else {}
     table = node.get("from_table") or {}
     plain = {key for key, value in node.items() if value not in (None, [], {"map": []}, False)} <= _PLAIN
-    if not plain or table.get("type") != "BASE_TABLE" or table["qualified_name"]["path"] != ["samples"] or table.get("sample"):
+    if not plain or table.get("type") != "BASE_TABLE" or _path(table) != ["samples"] or table.get("sample"):
         return None
+    if table.get("column_name_alias") or [_column(entry) for entry in node["select_list"][:2]] != ["part", "row"]:
+        return None  # whoever computes keys is asked whether they are those of the rows
     kinds, functions = set[str](), set[str]()
     _used(node["select_list"], kinds, functions)
     scalar = {str(name) for (name,) in connection.execute(_BY_ROW).fetchall()}
@@ -97,6 +99,18 @@ def row_wise(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[st
     node["select_list"] += _select_list(connection, more)
     found = connection.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(answer)]).fetchone()
     return None if found is None else str(found[0])
+
+
+def _path(table: Mapping[str, Any]) -> list[str]:
+    """Names of a table from the outermost on; DuckDB before 2.0 spells them apart."""
+    found = table.get("qualified_name")
+    return list(found["path"]) if found else [name for name in (table.get("schema_name"), table.get("table_name")) if name]
+
+
+def _column(entry: Mapping[str, Any]) -> str | None:
+    """The column that stands here under its own name."""
+    name = entry["column_names"][-1].lower() if entry.get("class") == "COLUMN_REF" and entry.get("column_names") else None
+    return name if entry.get("alias") in ("", None, name) else None
 
 
 def _select_list(connection: duckdb.DuckDBPyConnection, columns: str) -> list[Any]:

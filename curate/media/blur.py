@@ -30,10 +30,11 @@ def parse_boxes(text: str) -> tuple[Box, ...]:
         raise BadBoxes("not JSON") from None
     if not isinstance(found, list) or len(found) > MAX_BOXES:
         raise BadBoxes("not a list of boxes")
-    return tuple(_box(entry) for entry in found)
+    return tuple(checked_box(entry) for entry in found)
 
 
-def _box(entry: object) -> Box:
+def checked_box(entry: object) -> Box:
+    """Four fractions in order. Raises BadBoxes for anything else: numbers of pixels, too few, one that is none."""
     if not isinstance(entry, list) or len(entry) != 4 or not all(_is_fraction(value) for value in entry):
         raise BadBoxes("a box is four fractions of width and height")
     left, top, right, bottom = (float(value) for value in entry)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from curate.embeddings import Unit, units
 from curate.errors import IdentityError, InputError
 from curate.score.clip import torch_threads
 from curate.score.scorer import Batch, Opened, Pixels, Scored
+from curate.score.weights import Model
 from curate.settings import Settings
 from curate.stage import identity_of
 from curate.store import Pool
@@ -62,11 +62,11 @@ class DescriptorScorer(Settings):
 
     def sha256(self) -> str:
         """Of the file's bytes. Raises InputError when it cannot be read."""
-        try:
-            with Path(self.path).open("rb") as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read ({error.strerror})") from None
+        return Model.of("", self._file).sha256
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.path).expanduser()
 
     def identity(self) -> str:
         """Where the file lies does not matter, what it is does."""
@@ -88,10 +88,13 @@ class DescriptorScorer(Settings):
 
     def record(self, pool: Pool, table: str) -> None:
         """Writes down what a table was described with. Raises IdentityError when that was something else."""
-        said, name = {"settings": self.model_dump(mode="json"), "sha256": self.sha256()}, f"descriptor_{table}"
+        name = f"descriptor_{table}"
+        said = {"settings": {**self.model_dump(mode="json"), "path": str(self._file.resolve())}, "sha256": self.sha256()}
         known = pool.read_document(name)
-        if known is not None and known["sha256"] != said["sha256"] and pool.snapshot(table).files:
-            raise IdentityError(f"table {table} was described with another file than {self.path}: give that one, or another name  (--name)")
+        if known is not None and pool.snapshot(table).files and _told(known) != _told(said):
+            raise IdentityError(
+                f"table {table} was described with another file than {self.path}, or other settings: give those, or another name  (--name)"
+            )
         pool.write_document(name, said)
 
     @classmethod
@@ -103,7 +106,7 @@ class DescriptorScorer(Settings):
         found = cls.model_validate(known["settings"])
         if found.sha256() != known["sha256"]:
             raise IdentityError(f"{found.path}: not the file any more with which {table} was described: put that one back")
-        return found
+        return found if found.device == "cpu" or _has_gpu() else found.model_copy(update={"device": "cpu"})
 
     def square(self, pixels: Pixels) -> Pixels:
         """Stretched to the side that the network wants."""
@@ -116,7 +119,7 @@ class DescriptorScorer(Settings):
         import torch
 
         try:
-            network = torch.jit.load(self.path, map_location=self.device).eval()  # type: ignore[no-untyped-call]
+            network = torch.jit.load(str(self._file), map_location=self.device).eval()  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError, OSError) as error:
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"{self.path}: no TorchScript file that can be loaded ({said})") from None
@@ -153,3 +156,14 @@ class DescriptorScorer(Settings):
         embeddings = np.zeros((batch.rows.num_rows, 1, found.shape[1]), np.float32)
         embeddings[rows, 0] = np.nan_to_num(found, posinf=0, neginf=0)[place]
         return Scored(columns, embeddings, int(rows.size))
+
+
+def _told(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a document says how pictures are described."""
+    return {**{key: value for key, value in document["settings"].items() if key not in ("path", "device")}, "sha256": document["sha256"]}
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from curate.bucket import download
 from curate.errors import LocalFault, SchemaError
+from curate.media.blur import BadBoxes, checked_box
 from curate.media.fill import fill
 from curate.media.image import MediaError, decode_rgb
 from curate.objects import ObjectPath
@@ -72,8 +73,18 @@ def read_part(task: PartTask, boxes: tuple[str, str] | None = None) -> pa.Table:
         found = read_table(task.inputs[boxes[0]], ("row", boxes[1]))
         if not rows.column("row").equals(found.column("row")):
             raise SchemaError(f"part {task.part}: rows and {boxes[0]} do not line up: run  curate verify")
+        _refuse_pixels(task.part, boxes, found.column(boxes[1]))
         rows = rows.append_column("boxes", found.column(boxes[1]))
     return rows.combine_chunks()
+
+
+def _refuse_pixels(part: int, boxes: tuple[str, str], found: pa.ChunkedArray) -> None:
+    """A box in pixels lies outside of every picture: nothing would be painted over, and nobody told."""
+    try:
+        for picture in found.to_pylist():
+            _ = [checked_box(box) for box in picture or ()]
+    except BadBoxes as error:
+        raise SchemaError(f"part {part}: {boxes[1]} of {boxes[0]}: {error}") from None
 
 
 def images_of(rows: pa.Table) -> list[Image]:

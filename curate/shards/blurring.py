@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate.errors import AccountingError, UsageError
-from curate.media.blur import Box, blur
+from curate.media.blur import BadBoxes, blur, checked_box
 from curate.media.image import ImageSettings, MediaError, decode_rgb, encode
 from curate.schema import nearest
 from curate.shards.sources import Sources
@@ -29,7 +29,7 @@ class Blur:
 
     def __call__(self, image: bytes, line: Mapping[str, Any]) -> bytes:
         """The image with its boxes made unrecognisable, in its own format; the very bytes where there is none."""
-        boxes: tuple[Box, ...] = tuple((box[0], box[1], box[2], box[3]) for box in line[self.column])
+        boxes = tuple(map(checked_box, line[self.column]))
         if not boxes:
             return image
         try:
@@ -57,9 +57,16 @@ def boxes_column(sources: Sources, scores: Mapping[str, Sequence[str]], column: 
 
 
 def refuse_unknown(data: pa.Table, column: str | None, part: int) -> None:
-    """Nothing is packed unblurred because nobody looked: raises UsageError when a kept row has no list of boxes."""
-    if column is not None and data[column].null_count:
+    """Nothing is packed unblurred because nobody looked, or looked in pixels: raises UsageError for a kept row without sound boxes."""
+    if column is None:
+        return
+    if data[column].null_count:
         raise UsageError(
             f"blur={column}: {data[column].null_count:,} kept rows of part {part} have no boxes, not even none: score them first,"
             f" or apply a policy that drops what has no {column}"
         )
+    for row, boxes in zip(data["row"].to_pylist(), data[column].to_pylist(), strict=True):
+        try:
+            _ = [checked_box(box) for box in boxes]
+        except BadBoxes as error:
+            raise UsageError(f"blur={column}: part {part}, row {row}: {error}") from None

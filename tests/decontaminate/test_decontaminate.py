@@ -98,6 +98,19 @@ def test_what_was_cleared_is_told_and_not_contaminated(planted: Planted, found: 
     assert dirty(pool.path) == before
 
 
+def test_what_is_cleared_hides_nothing_that_is_not(tmp_path: Path) -> None:
+    """A picture that stands in two sets, with room for one line of evidence."""
+    pool, shown = make_pool(tmp_path / "pool", [[Row("a", jpeg(noise(1)))]]), jpeg(noise(1))
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "picture.jpg").write_bytes(shown)
+    both = [tmp_path / "first", tmp_path / "second"]
+    for cleared, left in (("first/picture.jpg\n", 1), ("first/picture.jpg\nsecond/picture.jpg\n", 0)):
+        (tmp_path / "clear.txt").write_text(cleared)
+        found = decontaminate(pool, *both, clear=tmp_path / "clear.txt", evidence=1, perceptual=False)
+        assert (found.contaminated, len(evidence(pool.path))) == (left, 1)
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """Three captions, one of which an evaluation set has in other spelling."""

@@ -32,12 +32,13 @@ class Said:
 
 
 def commands(needle: str, count: int, words: Mapping[str, object]) -> list[str]:
-    """`count` lines of the first bash block with `needle`, from its line on; each of `words` must occur and is replaced."""
-    for language, text in BLOCKS:
-        lines = text.splitlines()
-        first = next((number for number, line in enumerate(lines) if needle in line), None)
-        if language == "bash" and first is not None:
-            return _filled(lines[first : first + count], count, words)
+    """`count` lines of the first bash block with the line `needle`, else with `needle` in one; each of `words` must occur and is replaced."""
+    for fits in (lambda line: line == needle, lambda line: needle in line):
+        for language, text in BLOCKS:
+            lines = text.splitlines()
+            first = next((number for number, line in enumerate(lines) if fits(line)), None)
+            if language == "bash" and first is not None:
+                return _filled(lines[first : first + count], count, words)
     raise AssertionError(f"the README shows no command with {needle!r}")
 
 

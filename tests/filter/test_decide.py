@@ -350,6 +350,14 @@ def test_a_policy_by_rows_and_one_over_the_whole_pool_decide_alike(tmp_path: Pat
         )
 
 
+@pytest.mark.parametrize("keys", ["part, row + 1 AS row", "part, part AS row", "row AS part, part AS row"])
+def test_a_policy_that_speaks_of_other_rows_is_refused(tmp_path: Path, keys: str) -> None:
+    pool = pools.build(tmp_path / "pool", random_parts(11))
+    (tmp_path / "off.sql").write_text(f"SELECT {keys}, coalesce(clip_score < 0.3, true) AS clip_score_low FROM samples")
+    with pytest.raises(SettingsError, match="one line for each row"):
+        apply(pool, policy=str(tmp_path / "off.sql"))
+
+
 def test_a_policy_that_fails_on_a_row_leaves_no_table(tmp_path: Path) -> None:
     pool = pools.build(tmp_path / "pool", random_parts(12))
     with pytest.raises(SettingsError, match="Conversion"):

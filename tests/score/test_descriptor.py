@@ -63,6 +63,9 @@ def test_another_file_under_the_same_name_is_refused(tmp_path: Path, layout: Des
     with pytest.raises(IdentityError, match="another file"):
         other.record(pool, "scores_copy")
     assert phase.identity() != scored(other).identity()
+    with pytest.raises(IdentityError, match="other settings"):
+        layout.model_copy(update={"mean": (0.5, 0.5, 0.5)}).record(pool, "scores_copy")
+    assert DescriptorScorer.recorded(pool, "scores_copy") == layout
 
 
 def test_what_is_no_descriptor_is_one_line(tmp_path: Path, layout: DescriptorScorer) -> None:

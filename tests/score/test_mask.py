@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from curate import schema as schemas
-from curate.errors import UsageError
+from curate.errors import SchemaError, UsageError
 from curate.filter.decide import filter_pool
 from curate.filter.settings import FilterSettings
 from curate.lease import claim
@@ -48,14 +48,14 @@ def painted_by_hand(pixels: np.ndarray, boxes: list[list[float]]) -> np.ndarray:
     return result
 
 
-def with_boxes(folder: Path) -> Pool:
+def with_boxes(folder: Path, boxes: list[Boxes] = BOXES) -> Pool:
     """A pool whose text somebody else has found."""
     rows = [Row(f"caption {at}", jpeg(noise(at))) for at in range(5)] + [Row("gone", None)]
     pool = make_pool(folder / "pool", [rows])
     schema = schemas.table("scores")
     schema = pa.schema([schema.field(name) for name in ("part", "row", "reason", "text_boxes", "basis")])
     with claim(pool, {"scores_text": schema}) as run:
-        table = pa.table({"row": pa.array(range(6), pa.int32()), "text_boxes": pa.array(BOXES, schema.field("text_boxes").type)})
+        table = pa.table({"row": pa.array(range(6), pa.int32()), "text_boxes": pa.array(boxes, schema.field("text_boxes").type)})
         run.commit("scores_text", [pool.write_part("scores_text", 0, table, "test", schema)])
     return pool
 
@@ -102,7 +102,7 @@ def test_masked_scores_are_those_of_pictures_masked_by_hand(tmp_path: Path) -> N
         subset = filter_pool(pool, run, FilterSettings.model_validate({"policy": "tmars", "mode": "quantile"})).subset
     keep = pool.snapshot("decisions_tmars").read()["keep"].to_pylist()
     order = sorted((row for row, score in enumerate(found) if score is not None), key=lambda row: found[row], reverse=True)
-    assert subset.kept in (2, 3)  # of five rows with an image, one without a score
+    assert subset.kept == 3  # half of five rows with an image, rounded up
     assert {row for row, kept in enumerate(keep) if kept} == set(order[: subset.kept])
 
 
@@ -112,6 +112,9 @@ def test_what_has_no_boxes_is_refused(tmp_path: Path) -> None:
     clip = ClipScorer(model="tiny", weights=str(folder), mask=Mask(of="text"))
     with pytest.raises(UsageError, match="scores_text has no boxes in a column text_boxes: find text first"):
         ScorePhase(ScoreSettings(name="masked", clip=clip)).record(pool)
+    pixels = with_boxes(tmp_path / "pixels", [[[10.0, 10.0, 30.0, 20.0]], *BOXES[1:]])
+    with pytest.raises(SchemaError, match="text_boxes of scores_text: a box is four fractions"):
+        run_phase(pixels, ScorePhase(ScoreSettings(name="masked", image=None, caption=None, clip=clip)), pa.schema([]))
     with pytest.raises(ValueError, match="give this one another name"):
         ScoreSettings(name="text", clip=clip)
     assert clip.identity() != ClipScorer(model="tiny", weights=str(folder)).identity()

@@ -98,6 +98,15 @@ def test_a_takedown_after_blurring_leaves_a_pool_that_verifies(tmp_path: Path) -
     verify(pool).require()
 
 
+@pytest.mark.parametrize("box", [[120.0, 40.0, 300.0, 200.0], [0.5, 0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.1, float("nan"), 0.3, 0.4]])
+def test_boxes_that_would_blur_nothing_are_refused(tmp_path: Path, box: list[float]) -> None:
+    """In pixels, ending before they begin, of three numbers, of one that is none."""
+    pool = with_faces(tmp_path / "pool", {2: [FACE, box]})
+    with pytest.raises(UsageError, match="blur=my_boxes: part 0, row 2: a box"):
+        packed(pool, blur="my_boxes")
+    assert not (pool.path / "shards" / "mine").exists()
+
+
 def test_nothing_is_packed_unblurred_by_mistake(tmp_path: Path) -> None:
     pool = with_faces(tmp_path / "pool", {2: None})
     with pytest.raises(UsageError, match="1 kept rows of part 0 have no boxes, not even none"):
