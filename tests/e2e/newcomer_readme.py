@@ -32,7 +32,7 @@ class Said:
 
 
 def commands(needle: str, count: int, words: Mapping[str, object]) -> list[str]:
-    """`count` lines of the first bash block with the line `needle`, else with `needle` in one; each of `words` must occur and is replaced."""
+    """`count` lines of the first bash block with the line `needle`, else with `needle` in one; each of `words` occurs and is replaced."""
     for fits in (lambda line: line == needle, lambda line: needle in line):
         for language, text in BLOCKS:
             lines = text.splitlines()

@@ -354,7 +354,7 @@ def test_a_policy_by_rows_and_one_over_the_whole_pool_decide_alike(tmp_path: Pat
 def test_a_policy_that_speaks_of_other_rows_is_refused(tmp_path: Path, keys: str) -> None:
     pool = pools.build(tmp_path / "pool", random_parts(11))
     (tmp_path / "off.sql").write_text(f"SELECT {keys}, coalesce(clip_score < 0.3, true) AS clip_score_low FROM samples")
-    with pytest.raises(SettingsError, match="one line for each row"):
+    with pytest.raises(SettingsError, match="of 180 rows, not one for each"):
         apply(pool, policy=str(tmp_path / "off.sql"))
 
 

@@ -113,8 +113,9 @@ def test_what_has_no_boxes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="scores_text has no boxes in a column text_boxes: find text first"):
         ScorePhase(ScoreSettings(name="masked", clip=clip)).record(pool)
     pixels = with_boxes(tmp_path / "pixels", [[[10.0, 10.0, 30.0, 20.0]], *BOXES[1:]])
+    phase = ScorePhase(ScoreSettings(name="masked", image=None, caption=None, clip=clip))
     with pytest.raises(SchemaError, match="text_boxes of scores_text: a box is four fractions"):
-        run_phase(pixels, ScorePhase(ScoreSettings(name="masked", image=None, caption=None, clip=clip)), pa.schema([]))
+        run_phase(pixels, phase, phase.schema)
     with pytest.raises(ValueError, match="give this one another name"):
         ScoreSettings(name="text", clip=clip)
     assert clip.identity() != ClipScorer(model="tiny", weights=str(folder)).identity()
