@@ -48,7 +48,7 @@ def sweep(pool: Pool, older_than_seconds: float = DAY_SECONDS, dry_run: bool = F
     refuse_unfinished(pool)
     progress = progress or Silent()
     until = time.time() - older_than_seconds
-    held = tuple(table for table in pool.tables() if lease_holder(pool, table))
+    held = tuple(table for table in _folders(pool) if lease_holder(pool, table))
     reported = set(reports.named_files(pool))
     files = size_bytes = 0
     progress.start("sweep", None, "files")
@@ -63,16 +63,21 @@ def sweep(pool: Pool, older_than_seconds: float = DAY_SECONDS, dry_run: bool = F
 
 def _of_tables(pool: Pool, held: tuple[str, ...], reported: set[Path]) -> Iterator[Path]:
     """Data files that no version of their table names."""
-    for table in pool.tables():
+    for table in _folders(pool):
         if table not in held:
             named = _ever_named(pool, table)
             there = pool.table_folder(table).glob("*.parquet")
             yield from (path for path in there if path.name not in named and path not in reported)
 
 
+def _folders(pool: Pool) -> list[str]:
+    """Tables, and what a run that died before its first commit left of one."""
+    return sorted(path.name for path in (pool.path / "tables").glob("*") if path.is_dir())
+
+
 def _ever_named(pool: Pool, table: str) -> set[str]:
     """Of all versions: the log is never shortened, and what a checkpoint holds is asked of the newest version."""
-    named = {file.path for file in pool.snapshot(table).files}
+    named = {file.path for file in pool.snapshot(table).files} if table in pool.tables() else set[str]()
     for log in (pool.table_folder(table) / "_delta_log").glob("*.json"):
         for line in log.read_text().splitlines():
             if '"add"' in line:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from curate.errors import InputError, MissingExtra
+from curate.errors import InputError
+from curate.score import torchscript
 from curate.score.clip import torch_threads
 from curate.score.onnx import load, packaged
+from curate.score.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from curate.score.scorer import Batch, Opened, Pixels, Scored, without_nan
 from curate.score.weights import Model
 from curate.settings import Settings
@@ -140,19 +142,13 @@ def _as_open_nsfw(pixels: Pixels) -> NDArray[np.float32]:
 def _as_imagenet(pixels: Pixels, size: int) -> NDArray[np.float32]:
     """(3, size, size)."""
     seen = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR), np.float32) / 255
-    mean, deviation = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+    mean, deviation = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
     return np.asarray(((seen - mean) / deviation).transpose(2, 0, 1), np.float32)
 
 
 def _torchscript(file: Path) -> Predict:
-    try:
-        import torch
-    except ImportError:
-        raise MissingExtra("torch", "train") from None
-    try:
-        network: Any = torch.jit.load(str(file), map_location="cpu").eval()  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, OSError):
-        raise InputError(f"{file}: neither ONNX (.onnx) nor TorchScript; weights alone are no network: export it first") from None
+    network = torchscript.load(file, refused="neither ONNX (.onnx) nor TorchScript")
+    import torch
 
     def predict(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         try:

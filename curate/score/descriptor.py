@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,17 +16,14 @@ from pydantic import Field
 
 from curate.embeddings import Unit, units
 from curate.errors import IdentityError, InputError
+from curate.score import torchscript
 from curate.score.clip import torch_threads
+from curate.score.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from curate.score.scorer import Batch, Opened, Pixels, Scored
 from curate.score.weights import Model
 from curate.settings import Settings
 from curate.stage import identity_of
 from curate.store import Pool
-
-if TYPE_CHECKING:
-    import torch
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, which SSCD and most others were trained with
 
 
 class DescriptorScorer(Settings):
@@ -39,8 +36,8 @@ class DescriptorScorer(Settings):
 
     path: str = Field(min_length=1)
     side: int = Field(default=288, ge=16, le=2048)
-    mean: tuple[float, float, float] = _MEAN
-    std: tuple[float, float, float] = _STD
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # as SSCD was trained
+    std: tuple[float, float, float] = IMAGENET_STD
     device: str = "cpu"
     batch_size: int = Field(default=32, ge=1)
     threads: int = Field(default=1, ge=1)
@@ -115,16 +112,8 @@ class DescriptorScorer(Settings):
             cv2.resize(pixels, (self.side, self.side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8
         )
 
-    def _load(self) -> torch.jit.ScriptModule:
-        import torch
-
-        try:
-            network = torch.jit.load(str(self._file), map_location=self.device).eval()  # type: ignore[no-untyped-call]
-        except (RuntimeError, ValueError, OSError) as error:
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"{self.path}: no TorchScript file that can be loaded ({said})") from None
-        made: torch.jit.ScriptModule = network
-        return made
+    def _load(self) -> Any:
+        return torchscript.load(self._file, self.device)
 
     def _described(self, network: Any, squares: Sequence[Pixels]) -> Unit:
         pieces = [self._batch(network, squares[at : at + self.batch_size]) for at in range(0, len(squares), self.batch_size)]

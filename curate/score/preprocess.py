@@ -17,6 +17,9 @@ from PIL import Image
 
 from curate.score.scorer import Pixels
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's colours, red, green, blue, as fractions: what most networks but CLIP were trained with."""
+
 _LONG = 4  # times the pixels that the crop leaves
 
 

@@ -51,7 +51,7 @@ def test_a_pool_in_which_everything_is_named_loses_nothing(pool: Pool) -> None:
 
 
 def leave_behind(pool: Pool) -> list[Path]:
-    """A table file, a tar and embeddings of a run that was killed before its commit; a file that was never published; half a report."""
+    """Of killed runs: a table file, a tar and embeddings without a commit, one never published, half a report, a table without a log."""
     (task, *_) = stale_parts(pool, Groups())[0]
     orphan = pool.write_part("fetched", task.part, pool.snapshot("fetched").read(parts=[task.part]), "of a run that was killed")
     made = [pool.table_folder("fetched") / orphan.path]
@@ -63,7 +63,9 @@ def leave_behind(pool: Pool) -> list[Path]:
     made[-1].parent.mkdir(parents=True)
     for path in made[-2:]:
         path.write_bytes(b"half")
-    return made
+    fetched = pool.snapshot("fetched")
+    first = pool.write_part("fetched_died", task.part, fetched.read(parts=[task.part]), "of a run that was killed", fetched.schema)
+    return [*made, pool.table_folder("fetched_died") / first.path]
 
 
 def test_what_nobody_names_goes_when_it_is_a_day_old(pool: Pool) -> None:
@@ -116,6 +118,6 @@ def test_a_file_that_is_published_anew_while_it_is_swept_stays(pool: Pool, monke
 def test_at_the_terminal(pool: Pool, curate: Callable) -> None:
     leave_behind(pool)
     make_old(pool)
-    assert "5 files that nobody names would be deleted" in curate("sweep", pool.path, "--dry-run").out
-    assert "5 files that nobody names deleted" in curate("sweep", pool.path, "--older-than", "2d").out
+    assert "6 files that nobody names would be deleted" in curate("sweep", pool.path, "--dry-run").out
+    assert "6 files that nobody names deleted" in curate("sweep", pool.path, "--older-than", "2d").out
     assert curate("sweep", pool.path, "--older-than", "x").code == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -29,12 +29,13 @@ CARD = {
 
 
 @pytest.fixture(scope="module")
-def mlcroissant(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+def mlcroissant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The package, which unpacks tars into a cache of its own."""
-    os.environ["CROISSANT_CACHE"] = str(tmp_path_factory.mktemp("croissant"))
-    import mlcroissant as package
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROISSANT_CACHE", str(tmp_path_factory.mktemp("croissant")))
+        import mlcroissant as package
 
-    return package
+        yield package
 
 
 @pytest.fixture(scope="module")
